@@ -1,0 +1,27 @@
+// The export list of the addon; src/native.ts has the types.
+#include "binding/errors.h"
+#include "binding/exports.h"
+#include "binding/job.h"
+
+namespace {
+
+Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
+  using namespace duet::binding;
+  Environment::install(env);
+  exports.Set("Vilt", defineVilt(env));
+  exports.Set("readSafetensors", Napi::Function::New<promising<readSafetensors>>(env, "readSafetensors"));
+  exports.Set("writeSafetensors", Napi::Function::New<promising<writeSafetensors>>(env, "writeSafetensors"));
+  exports.Set("resizePicture", Napi::Function::New<promising<resizePicture>>(env, "resizePicture"));
+  exports.Set("preparePictures", Napi::Function::New<promising<preparePictures>>(env, "preparePictures"));
+  exports.Set("weightedAverage", Napi::Function::New<promising<weightedAverage>>(env, "weightedAverage"));
+  exports.Set("runOp", Napi::Function::New<promising<runOp>>(env, "runOp"));
+  exports.Set("opNames", Napi::Function::New<safely<opNames>>(env, "opNames"));
+  exports.Set("productRate", Napi::Function::New<promising<productRate>>(env, "productRate"));
+  exports.Set("systemInfo", Napi::Function::New<safely<systemInfo>>(env, "systemInfo"));
+  exports.Set("setThreads", Napi::Function::New<safely<setThreads>>(env, "setThreads"));
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(duet, exportAll)

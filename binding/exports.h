@@ -1,0 +1,30 @@
+// The functions that addon.cpp exports, by the file they are in. Their types and meaning for JavaScript
+// are in src/native.ts.
+#pragma once
+
+#include "binding/napi_setup.h"
+
+namespace duet::binding {
+
+// io.cpp
+Napi::Value readSafetensors(const Napi::CallbackInfo& info);
+Napi::Value writeSafetensors(const Napi::CallbackInfo& info);
+
+// pictures.cpp
+Napi::Value resizePicture(const Napi::CallbackInfo& info);
+Napi::Value preparePictures(const Napi::CallbackInfo& info);
+
+// ops.cpp
+Napi::Value weightedAverage(const Napi::CallbackInfo& info);
+Napi::Value runOp(const Napi::CallbackInfo& info);
+Napi::Value opNames(const Napi::CallbackInfo& info);
+Napi::Value productRate(const Napi::CallbackInfo& info);
+
+// system.cpp
+Napi::Value systemInfo(const Napi::CallbackInfo& info);
+Napi::Value setThreads(const Napi::CallbackInfo& info);
+
+// vilt.cpp
+Napi::Function defineVilt(Napi::Env env);
+
+}  // namespace duet::binding

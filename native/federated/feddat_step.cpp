@@ -1,0 +1,317 @@
+// A batch as published:
+//   1. teacher pass, no gradient: logits_all from the dual adapter (adapters 0 and 2 averaged)
+//   2. adapter 1: L_1 = (BCE(logits_1) + KL(logits_1 || logits_all)) / 2, backward, update, schedule step
+//   3. dual adapter again with the updated head: L_0 = (BCE(logits_0) + KL(logits_0 || logits_1)) / 2,
+//      backward through adapter 0 only, update, schedule step
+// The head is trained in both updates. PassOrder::published runs exactly these three passes.
+//
+// PassOrder::merged computes the same numbers with less work. Between 1 and 3 only adapter 1 and the
+// head change, and neither is read by the dual-adapter trunk: without dropout the trunk of 1 and 3 is
+// one pass. Both streams go through the frozen layers as one batch of twice the rows with one
+// backward pass; what lies before the first adapter is computed once. It holds only without dropout
+// and when parameters without a gradient are skipped (otherwise momentum moves adapter 0 in step 2).
+#include "federated/feddat_step.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ops/kernels.h"
+
+namespace duet {
+
+namespace {
+
+struct LossAndGradient {
+  double bce = 0, kl = 0;
+  Tensor gradient;
+};
+
+/// (BCE * C + T^2 KL) / 2 against the targets and, where given, a teacher's logits.
+LossAndGradient mutualLoss(Arena& arena, const Tensor& logits, const float* targets, const float* teacher,
+                           float temperature) {
+  LossAndGradient result;
+  const int64_t rows = logits.dim(0), classes = logits.dim(1);
+  result.gradient = arena.empty(logits.shape());
+  const float share = teacher ? 0.5f : 1.0f;
+  result.bce = backend().loss.binary({logits.f32(), targets, rows, classes, share, result.gradient.f32(), false});
+  if (teacher)
+    result.kl = backend().loss.distillation(
+        {logits.f32(), teacher, rows, classes, 1, rows, temperature, share, result.gradient.f32(), true});
+  return result;
+}
+
+void checkFinite(double loss, const char* name) {
+  if (!std::isfinite(loss))
+    fail(Code::NotFinite, "Expected a finite loss but ", name, " is ", loss,
+         "; lower the learning rate or look at this batch's pictures and targets");
+}
+
+double correctScore(const Tensor& logits, std::span<const float> targets) {
+  double sum = 0.0;
+  const int64_t classes = logits.dim(1);
+  for (int64_t row = 0; row < logits.dim(0); ++row) {
+    const float* line = logits.f32() + row * classes;
+    const int64_t best = std::max_element(line, line + classes) - line;
+    sum += targets[static_cast<size_t>(row * classes + best)];
+  }
+  return sum;
+}
+
+std::vector<float> copyOf(const Tensor& tensor) { return {tensor.f32(), tensor.f32() + tensor.elements()}; }
+
+void setTrainable(const std::vector<Parameter*>& parameters, bool trainable) {
+  for (Parameter* p : parameters) p->trainable = trainable;
+}
+
+std::vector<Parameter*> joined(const std::vector<Parameter*>& a, const std::vector<Parameter*>& b) {
+  std::vector<Parameter*> result = a;
+  result.insert(result.end(), b.begin(), b.end());
+  return result;
+}
+
+/// Logits of the head for pooled rows, without recording.
+Tensor logitsOf(Training& t, const Tensor& pooled) {
+  Tape tape(t.arena, false);
+  Context context = t.context(tape, 0);
+  return t.model.classify(context, Var{pooled, -1}, t.head).value;
+}
+
+struct HeadPass {
+  Tensor logits;
+  LossAndGradient loss;
+  Tensor dPooled;
+};
+
+/// Head forward, loss, head backward; the head's gradients stay in its parameters.
+HeadPass headPass(Training& t, const Tensor& pooled, const ViltBatch& batch, const Tensor& teacher, const char* name) {
+  HeadPass pass;
+  Tape tape(t.arena, true);
+  Context context = t.context(tape, 0);
+  const Var input = tape.track(pooled);
+  const Var logits = t.model.classify(context, input, t.head);
+  pass.logits = logits.value;
+  pass.loss = mutualLoss(*t.arena, pass.logits, batch.targets.data(), teacher.f32(), t.options.temperature);
+  checkFinite(pass.loss.bce + pass.loss.kl, name);
+  tape.give(logits, pass.loss.gradient);
+  tape.backward();
+  pass.dPooled = tape.take(input);
+  return pass;
+}
+
+void fill(StepResult& result, const HeadPass& first, const HeadPass& second) {
+  FedDatLosses l;
+  l.bce1 = first.loss.bce;
+  l.kl1 = first.loss.kl;
+  l.loss1 = 0.5 * (l.bce1 + l.kl1);
+  l.bce0 = second.loss.bce;
+  l.kl0 = second.loss.kl;
+  l.loss0 = 0.5 * (l.bce0 + l.kl0);
+  result.loss = l.loss1;
+  result.feddat = l;
+}
+
+StepResult mergedStep(Training& t, const ViltBatch& batch) {
+  StepResult result;
+  const ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
+  const int64_t samples = batch.batch;
+  setTrainable(t.all, true);
+  Tape trunk(t.arena, true);
+  Context context = t.context(trunk, 0);
+  const Var pooled = t.model.pooled(context, plan, {AdapterMode::gated, AdapterMode::adapter1});
+  const Tensor pooledAll = pooled.value.rows(0, samples), pooled1 = pooled.value.rows(samples, 2 * samples);
+
+  const Tensor logitsAll = logitsOf(t, pooledAll);
+  const HeadPass first = headPass(t, pooled1, batch, logitsAll, "L_1");
+  const double rate1 = t.takeLearningRate();
+  if (t.options.keepGradients) t.keepGradients("update_1.", t.headPart);
+  t.optimizer.update(t.headPart, rate1, ClearGradients::none);
+
+  const HeadPass second = headPass(t, pooledAll, batch, first.logits, "L_0");
+  const double rate0 = t.takeLearningRate();
+  if (t.options.keepGradients) t.keepGradients("update_0.", t.headPart);
+  t.optimizer.update(t.headPart, rate0, ClearGradients::none);
+
+  Tensor dPooled = t.arena->empty(pooled.value.shape());
+  std::memcpy(dPooled.raw(), second.dPooled.raw(), second.dPooled.bytes());
+  std::memcpy(dPooled.f32() + second.dPooled.elements(), first.dPooled.raw(), first.dPooled.bytes());
+  trunk.give(pooled, dPooled);
+  dPooled = Tensor{};
+  trunk.backward();
+  if (t.options.keepGradients) {
+    t.keepGradients("update_1.", t.adapter1Part);
+    t.keepGradients("update_0.", t.adapter0Part);
+  }
+  t.optimizer.update(t.adapter1Part, rate1, ClearGradients::none);
+  t.optimizer.update(t.adapter0Part, rate0, ClearGradients::none);
+
+  fill(result, first, second);
+  result.learningRates = {rate1, rate0};
+  result.correct = correctScore(logitsAll, batch.targets);
+  if (t.options.keepOutputs) {
+    result.logitsAll = copyOf(logitsAll);
+    result.logits1 = copyOf(first.logits);
+    result.logits0 = copyOf(second.logits);
+    result.pooledAll = result.pooled0 = copyOf(pooledAll);
+    result.pooled1 = copyOf(pooled1);
+  }
+  return result;
+}
+
+/// One forward and backward through the trunk and the head in one adapter mode.
+struct FullPass {
+  HeadPass head;
+  Tensor pooled;
+};
+
+FullPass fullPass(Training& t, const ViltPlan& plan, const ViltBatch& batch, AdapterMode mode, const Tensor& teacher,
+                  int pass, const char* name) {
+  FullPass result;
+  Tape trunk(t.arena, true);
+  Context context = t.context(trunk, pass);
+  const Var pooled = t.model.pooled(context, plan, {mode});
+  result.pooled = pooled.value;
+  result.head = headPass(t, pooled.value, batch, teacher, name);
+  trunk.give(pooled, result.head.dPooled);
+  trunk.backward();
+  return result;
+}
+
+StepResult publishedStep(Training& t, const ViltBatch& batch) {
+  StepResult result;
+  const ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
+  const float* limit = t.options.maxGradNorm ? &*t.options.maxGradNorm : nullptr;
+  Tensor pooledAll;
+  {
+    Tape tape(t.arena, false);
+    Context context = t.context(tape, 0);
+    pooledAll = t.model.pooled(context, plan, {AdapterMode::gated}).value;
+  }
+  const Tensor logitsAll = logitsOf(t, pooledAll);
+
+  auto update = [&](const char* prefix) {
+    if (t.options.keepGradients) t.keepGradients(prefix, t.all);
+    result.gradNorm = AdamW::clip(t.all, limit);
+    const double rate = t.takeLearningRate();
+    t.optimizer.update(t.all, rate, t.options.clearGradients);
+    result.learningRates.push_back(rate);
+  };
+  setTrainable(t.all, true);
+  setTrainable(t.adapter0Part, false);
+  const FullPass first = fullPass(t, plan, batch, AdapterMode::adapter1, logitsAll, 1, "L_1");
+  update("update_1.");
+  setTrainable(t.adapter0Part, true);
+  setTrainable(t.adapter1Part, false);
+  const FullPass second = fullPass(t, plan, batch, AdapterMode::gated, first.head.logits, 2, "L_0");
+  update("update_0.");
+  setTrainable(t.adapter1Part, true);
+
+  fill(result, first.head, second.head);
+  result.correct = correctScore(logitsAll, batch.targets);
+  if (t.options.keepOutputs) {
+    result.logitsAll = copyOf(logitsAll);
+    result.logits1 = copyOf(first.head.logits);
+    result.logits0 = copyOf(second.head.logits);
+    result.pooledAll = copyOf(pooledAll);
+    result.pooled1 = copyOf(first.pooled);
+    result.pooled0 = copyOf(second.pooled);
+  }
+  return result;
+}
+
+void append(std::vector<Parameter*>& list, Adapter& a) {
+  for (Parameter* p : {&a.downWeight, &a.downBias, &a.upWeight, &a.upBias}) list.push_back(p);
+}
+
+}  // namespace
+
+Training::Training(Vilt& m, std::shared_ptr<Arena> memory, Compute type, const TrainingOptions& o)
+    : model(m), arena(std::move(memory)), compute(type == Compute::bf16 ? DType::bf16 : DType::f32), options(o),
+      head(m.head(o.task)), optimizer(o.optimizer) {
+  for (const NamedParameter& p : model.parameters()) {
+    p.parameter->trainable = false;
+    p.parameter->hasGradient = false;
+  }
+  headPart = {&head.first, &head.firstBias, &head.norm, &head.normBias, &head.second, &head.secondBias};
+  const bool adapting = o.method == Method::feddat || (o.method == Method::single && o.adapter != AdapterMode::none);
+  require(!adapting || model.hasAdapters(), "Training adapters needs a model with adapters; add them first");
+  for (ViltLayer* layer : model.layers()) {
+    if (o.method == Method::feddat || (o.method == Method::single && o.adapter == AdapterMode::adapter0))
+      append(adapter0Part, layer->adapters[0]);
+    if (o.method == Method::feddat || (o.method == Method::single && o.adapter == AdapterMode::adapter1))
+      append(adapter1Part, layer->adapters[1]);
+  }
+  require(o.method != Method::single || o.adapter != AdapterMode::gated,
+          "Expected adapter_0, adapter_1 or none for a single-adapter training but received gated");
+  if (o.method == Method::full) {
+    for (const NamedParameter& p : model.parameters()) {
+      const bool other = p.name.find(".adapter.") != std::string::npos || p.name.rfind("task_layer.", 0) == 0;
+      if (!other && std::find(backbonePart.begin(), backbonePart.end(), p.parameter) == backbonePart.end())
+        backbonePart.push_back(p.parameter);
+    }
+  }
+  all = joined(joined(headPart, adapter1Part), joined(adapter0Part, backbonePart));
+  for (Parameter* p : all) {
+    p->own();
+    p->trainable = true;
+  }
+  if (o.method == Method::feddat)  // the received shared adapter, frozen, is the server's half of the teacher
+    for (ViltLayer* layer : model.layers()) {
+      Adapter &from = layer->adapters[1], &to = layer->adapters[2];
+      std::pair<Parameter*, Parameter*> pairs[] = {{&from.downWeight, &to.downWeight}, {&from.downBias, &to.downBias},
+                                                   {&from.upWeight, &to.upWeight}, {&from.upBias, &to.upBias}};
+      for (auto& [source, target] : pairs) std::memcpy(target->f32(), source->f32(), source->value.bytes());
+    }
+}
+
+Context Training::context(Tape& tape, int pass) const {
+  return {tape, compute, true, options.seed, (static_cast<uint64_t>(batches) * 4 + static_cast<uint64_t>(pass)) << 20};
+}
+
+void Training::keepGradients(const std::string& prefix, const std::vector<Parameter*>& parameters) {
+  for (const NamedParameter& p : model.parameters()) {
+    if (!p.parameter->hasGradient || std::find(parameters.begin(), parameters.end(), p.parameter) == parameters.end())
+      continue;
+    gradients[prefix + p.name] = copyOf(p.parameter->gradient.rows(p.firstRow, p.firstRow + p.shape[0]));
+  }
+}
+
+StepResult fedDatStep(Training& t, const ViltBatch& batch) {
+  t.gradients.clear();
+  const ViltConfig& c = t.model.config();
+  const bool exact = c.hiddenDropout == 0.0f && c.attentionDropout == 0.0f &&
+                     t.options.clearGradients == ClearGradients::none && !t.options.maxGradNorm;
+  StepResult result = t.options.order == PassOrder::merged && exact ? mergedStep(t, batch) : publishedStep(t, batch);
+  ++t.batches;
+  return result;
+}
+
+StepResult plainStep(Training& t, const ViltBatch& batch) {
+  t.gradients.clear();
+  StepResult result;
+  const ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
+  Tape tape(t.arena, true);
+  Context context = t.context(tape, 0);
+  const AdapterMode mode = t.options.method == Method::full ? AdapterMode::none : t.options.adapter;
+  const Var pooled = t.model.pooled(context, plan, {mode});
+  const Var logits = t.model.classify(context, pooled, t.head);
+  const LossAndGradient loss = mutualLoss(*t.arena, logits.value, batch.targets.data(), nullptr, 1.0f);
+  checkFinite(loss.bce, "the loss");
+  result.correct = correctScore(logits.value, batch.targets);
+  tape.give(logits, loss.gradient);
+  tape.backward();
+  if (t.options.keepGradients) t.keepGradients("update.", t.all);
+  result.gradNorm = AdamW::clip(t.all, t.options.maxGradNorm ? &*t.options.maxGradNorm : nullptr);
+  const double rate = t.takeLearningRate();
+  t.optimizer.update(t.all, rate, t.options.clearGradients);
+  ++t.batches;
+  result.loss = loss.bce;
+  result.bce = loss.bce;
+  result.learningRates = {rate};
+  if (t.options.keepOutputs) {
+    result.logits1 = copyOf(logits.value);
+    result.pooled1 = copyOf(pooled.value);
+  }
+  return result;
+}
+
+}  // namespace duet

@@ -1,0 +1,74 @@
+#include "federated/optimizer.h"
+
+#include <cmath>
+
+#include "ops/kernels.h"
+
+namespace duet {
+
+double learningRateAt(const AdamWOptions& optimizer, const ScheduleOptions& schedule, int64_t step) {
+  const double rate = optimizer.learningRate;
+  const double warmup = static_cast<double>(schedule.warmupSteps), most = static_cast<double>(schedule.maxSteps);
+  const double k = static_cast<double>(step);
+  if (k < warmup) return rate * k / warmup;
+  if (schedule.kind == ScheduleOptions::Kind::constant) return rate;
+  if (k >= most) return 0.0;
+  const double done = most > warmup ? (k - warmup) / (most - warmup) : 1.0;
+  if (schedule.kind == ScheduleOptions::Kind::linear) return rate * (1.0 - done);
+  return rate * 0.5 * (1.0 + std::cos(3.141592653589793 * done));
+}
+
+AdamW::State& AdamW::state(Parameter& parameter) {
+  State& s = states_[&parameter];
+  if (!s.average.defined()) {
+    s.average = Tensor::zeros(parameter.value.shape());
+    s.averageSquare = Tensor::zeros(parameter.value.shape());
+  }
+  return s;
+}
+
+const AdamW::State* AdamW::find(const Parameter& parameter) const {
+  const auto found = states_.find(&parameter);
+  return found == states_.end() ? nullptr : &found->second;
+}
+
+void AdamW::update(const std::vector<Parameter*>& parameters, double learningRate, ClearGradients clear) {
+  for (Parameter* p : parameters) {
+    if (!p->hasGradient) {
+      if (clear == ClearGradients::none || !find(*p)) continue;
+      bool accumulate;
+      std::memset(p->gradientTarget(accumulate), 0, p->value.bytes());
+    }
+    State& s = state(*p);
+    ++s.step;
+    const bool noDecay =
+        p->name.find("bias") != std::string::npos || p->name.find("LayerNorm.weight") != std::string::npos;
+    backend().optimizer.adamw({p->f32(), p->gradient.f32(), s.average.f32(), s.averageSquare.f32(),
+                               p->value.elements(), s.step, learningRate, options_.beta1, options_.beta2,
+                               options_.epsilon, noDecay ? 0.0 : options_.weightDecay});
+    p->hasGradient = false;
+    p->changed();
+  }
+}
+
+double AdamW::clip(const std::vector<Parameter*>& parameters, const float* limit) {
+  double sum = 0.0;
+  for (Parameter* p : parameters)
+    if (p->hasGradient) sum += backend().optimizer.squareSum(p->gradient.f32(), p->gradient.elements());
+  const double norm = std::sqrt(sum);
+  if (limit) {
+    const double factor = *limit / (norm + 1e-6);
+    if (factor < 1.0)
+      for (Parameter* p : parameters)
+        if (p->hasGradient)
+          backend().elementwise.scale(p->gradient.f32(), static_cast<float>(factor), p->gradient.f32(),
+                                      p->gradient.elements(), false);
+  }
+  return norm;
+}
+
+void AdamW::forget(const std::vector<Parameter*>& parameters) {
+  for (Parameter* p : parameters) p->hasGradient = false;
+}
+
+}  // namespace duet

@@ -1,0 +1,190 @@
+#include "federated/session.h"
+
+#include <algorithm>
+
+#include "federated/feddat_step.h"
+#include "models/vilt.h"
+
+namespace duet {
+
+struct Session::State {
+  State(const ViltConfig& config, const RuntimeOptions& o)
+      : options(o), model(config, o.seed, o.initialise), arena(Arena::create()) {}
+
+  DType compute() const { return options.compute == Compute::bf16 ? DType::bf16 : DType::f32; }
+  Training& training() {
+    require(trainingNow != nullptr, "Expected startTraining before this call");
+    return *trainingNow;
+  }
+
+  RuntimeOptions options;
+  Vilt model;
+  std::shared_ptr<Arena> arena;
+  std::unique_ptr<Training> trainingNow;
+};
+
+Session::Session(const ViltConfig& config, const RuntimeOptions& options)
+    : state_(std::make_unique<State>(config, options)) {}
+Session::~Session() = default;
+
+std::vector<ParameterInfo> Session::parameters() const {
+  std::vector<ParameterInfo> result;
+  for (const NamedParameter& p : state_->model.parameters()) result.push_back({p.name, p.shape});
+  return result;
+}
+
+void Session::load(const std::string& path) {
+  require(!state_->trainingNow || state_->trainingNow->options.method != Method::full,
+          "Weights cannot be loaded while all of them are trained");
+  state_->model.load(path);
+}
+
+void Session::addAdapters(int64_t reduction, uint64_t seed) { state_->model.addAdapters(reduction, seed); }
+
+void Session::addHead(const std::string& task, int64_t classes, uint64_t seed) {
+  state_->model.addHead(task, classes, seed);
+}
+
+std::map<std::string, std::vector<float>> Session::read(const std::vector<std::string>& names) const {
+  std::map<std::string, std::vector<float>> result;
+  for (const std::string& name : names) {
+    const Tensor view = state_->model.find(name).view();
+    result[name].assign(view.f32(), view.f32() + view.elements());
+  }
+  return result;
+}
+
+void Session::write(const std::map<std::string, std::span<const float>>& values) {
+  for (const auto& [name, data] : values) {
+    const NamedParameter& p = state_->model.find(name);
+    require(static_cast<int64_t>(data.size()) == p.shape.elements(), "Expected ", p.shape.elements(), " values for ",
+            name, " ", p.shape.text(), " but received ", data.size());
+  }
+  for (const auto& [name, data] : values) {
+    const NamedParameter& p = state_->model.find(name);
+    p.parameter->own();
+    std::copy(data.begin(), data.end(), p.view().f32());
+    p.parameter->changed();
+  }
+}
+
+void Session::startTraining(const TrainingOptions& options) {
+  state_->trainingNow.reset();
+  state_->trainingNow = std::make_unique<Training>(state_->model, state_->arena, state_->options.compute, options);
+}
+
+StepResult Session::step(const ViltBatch& batch) {
+  Training& t = state_->training();
+  const auto wanted = static_cast<size_t>(batch.batch * t.head.classes());
+  require(batch.targets.size() == wanted, "Expected targets of ", batch.batch, " x ", t.head.classes(),
+          " scores but received ", batch.targets.size());
+  try {
+    return t.options.method == Method::feddat ? fedDatStep(t, batch) : plainStep(t, batch);
+  } catch (...) {
+    AdamW::forget(t.all);  // half a pass leaves no gradients behind
+    throw;
+  }
+}
+
+std::map<std::string, std::vector<float>> Session::gradients() const { return state_->training().gradients; }
+
+std::map<std::string, std::vector<float>> Session::optimizerState() const {
+  Training& t = state_->training();
+  std::map<std::string, std::vector<float>> result;
+  for (const NamedParameter& p : state_->model.parameters()) {
+    const AdamW::State* s = t.optimizer.find(*p.parameter);
+    if (!s) continue;
+    const auto part = [&](const Tensor& whole) {
+      const Tensor view = whole.rows(p.firstRow, p.firstRow + p.shape[0]);
+      return std::vector<float>(view.f32(), view.f32() + view.elements());
+    };
+    result[p.name + ".exp_avg"] = part(s->average);
+    result[p.name + ".exp_avg_sq"] = part(s->averageSquare);
+    result[p.name + ".step"] = {static_cast<float>(s->step)};
+  }
+  result["schedule.step"] = {static_cast<float>(t.scheduleStep)};
+  result["schedule.batch"] = {static_cast<float>(t.batches)};
+  return result;
+}
+
+void Session::setOptimizerState(const std::map<std::string, std::span<const float>>& state) {
+  Training& t = state_->training();
+  const auto scalar = [&](const std::string& name, std::span<const float> data) {
+    require(data.size() == 1, "Expected one value for ", name, " but received ", data.size());
+    return static_cast<int64_t>(data[0]);
+  };
+  for (const auto& [key, data] : state) {
+    if (key == "schedule.step") {
+      t.scheduleStep = scalar(key, data);
+      continue;
+    }
+    if (key == "schedule.batch") {
+      t.batches = scalar(key, data);
+      continue;
+    }
+    const size_t dot = key.rfind('.');
+    require(dot != std::string::npos, "Expected '<parameter>.exp_avg' and the like but received '", key, "'");
+    const std::string field = key.substr(dot + 1);
+    const NamedParameter& p = state_->model.find(key.substr(0, dot));
+    require(std::find(t.all.begin(), t.all.end(), p.parameter) != t.all.end(), "Optimizer state for ", p.name,
+            " does not fit this training, which does not train it");
+    AdamW::State& s = t.optimizer.state(*p.parameter);
+    if (field == "step") {
+      s.step = scalar(key, data);
+      continue;
+    }
+    require(field == "exp_avg" || field == "exp_avg_sq", "Expected exp_avg, exp_avg_sq or step but received '", key, "'");
+    require(static_cast<int64_t>(data.size()) == p.shape.elements(), "Expected ", p.shape.elements(), " values for ",
+            key, " but received ", data.size());
+    Tensor& whole = field == "exp_avg" ? s.average : s.averageSquare;
+    std::copy(data.begin(), data.end(), whole.rows(p.firstRow, p.firstRow + p.shape[0]).f32());
+  }
+}
+
+std::vector<float> Session::evaluate(const ViltBatch& batch, const std::string& task, AdapterMode mode) {
+  State& s = *state_;
+  ViltHead& head = s.model.head(task);
+  const ViltPlan plan = planBatch(s.model.config(), batch, *s.arena, Padding::drop);
+  Tape tape(s.arena, false);
+  Context context{tape, s.compute(), false, 0, 0};
+  const Tensor logits = s.model.classify(context, s.model.pooled(context, plan, {mode}), head).value;
+  return {logits.f32(), logits.f32() + logits.elements()};
+}
+
+HiddenStates Session::hiddenStates(const ViltBatch& batch, AdapterMode mode) {
+  State& s = *state_;
+  const ViltPlan plan = planBatch(s.model.config(), batch, *s.arena, Padding::keep);
+  Tape tape(s.arena, false);
+  Context context{tape, s.compute(), false, 0, 0};
+  const int64_t b = plan.batch, t = plan.tokensEach, d = s.model.config().hiddenSize;
+  const auto persistent = [&](const Tensor& from, const Shape& shape) {
+    Tensor copy = Tensor::zeros(shape);
+    std::memcpy(copy.raw(), from.raw(), copy.bytes());
+    return copy;
+  };
+  HiddenStates result;
+  std::vector<Tensor> states = s.model.hiddenStates(context, plan, mode);
+  const Tensor last = states.back();
+  states.pop_back();
+  for (const Tensor& state : states) result.hiddenStates.push_back(persistent(state, {b, t, d}));
+  result.lastHiddenState = persistent(last, {b, t, d});
+  Tensor first = s.arena->empty({b, d});
+  for (int64_t i = 0; i < b; ++i) std::memcpy(first.f32() + i * d, last.f32() + i * t * d, static_cast<size_t>(d) * 4);
+  result.poolerOutput = persistent(s.model.pool(context, Var{first, -1}).value, {b, d});
+  result.attentionMask = Tensor::zeros({b, t}, DType::i64);
+  std::copy(plan.keyMask.begin(), plan.keyMask.end(), result.attentionMask.data<int64_t>());
+  const int64_t each = static_cast<int64_t>(plan.patchRow->size()) / b;
+  result.patchIndex = Tensor::zeros({b, each, 2}, DType::i64);
+  std::copy(plan.patchGridIndex.begin(), plan.patchGridIndex.end(), result.patchIndex.data<int64_t>());
+  return result;
+}
+
+size_t Session::parameterBytes() const {
+  size_t bytes = state_->model.packedBytes();
+  for (const NamedParameter& p : state_->model.parameters()) bytes += static_cast<size_t>(p.shape.elements()) * 4;
+  return bytes;
+}
+
+size_t Session::arenaPeakBytes() const { return state_->arena->peakBytes(); }
+
+}  // namespace duet

@@ -1,0 +1,99 @@
+#include "nn/attention.h"
+
+#include "ops/kernels.h"
+
+namespace duet {
+
+namespace {
+
+/// The matrix of `tensor` from column `column` on.
+HeadMatrix columnsOf(const Tensor& tensor, int64_t column) {
+  return {static_cast<std::byte*>(tensor.raw()) + static_cast<size_t>(column) * sizeOf(tensor.dtype()),
+          tensor.columns()};
+}
+
+void checkLayout(const AttentionLayout& layout, int64_t queryRows, int64_t keyRows, int64_t width) {
+  require(layout.heads > 0 && width % layout.heads == 0, "Expected a width divisible by ", layout.heads,
+          " heads but received ", width);
+  for (const AttentionSpan& span : layout.spans)
+    require(span.queryBegin >= 0 && span.queryBegin <= span.queryEnd && span.queryEnd <= queryRows &&
+                span.keyBegin >= 0 && span.keyBegin < span.keyEnd && span.keyEnd <= keyRows,
+            "An attention span lies outside its ", queryRows, " query and ", keyRows, " key rows");
+  require(layout.keyMask.empty() || static_cast<int64_t>(layout.keyMask.size()) == keyRows,
+          "Expected a key mask of ", keyRows, " rows but received ", layout.keyMask.size());
+}
+
+int64_t covered(const AttentionLayout& layout) {
+  int64_t rows = 0;
+  for (const AttentionSpan& span : layout.spans) rows += span.queryEnd - span.queryBegin;
+  return rows;
+}
+
+Tensor emptyOrZeros(Tape& tape, const Shape& shape, DType dtype, bool whole) {
+  return whole ? tape.empty(shape, dtype) : tape.arena().zeros(shape, dtype);
+}
+
+Var attend(Context& context, const Var& q, const Var& kv, bool same, std::shared_ptr<const AttentionLayout> layout,
+           float dropout) {
+  Tape& tape = context.tape;
+  const DType dtype = q.value.dtype();
+  const int64_t width = kv.value.columns() / (same ? 3 : 2);
+  const int64_t queryRows = q.value.rowCount(), keyRows = kv.value.rowCount();
+  require(same || q.value.columns() == width, "Expected queries of ", width, " columns but received ",
+          q.value.shape().text());
+  require(kv.value.dtype() == dtype, "Queries and keys differ in type");
+  checkLayout(*layout, queryRows, keyRows, width);
+  const int64_t keyColumn = same ? width : 0;
+  const bool tracked = tape.recording() && (q.tracked() || kv.tracked());
+  const uint64_t stream = dropout > 0.0f && context.training ? context.stream++ : 0;
+
+  AttentionShape shape{};
+  shape.spans = layout->spans.data();
+  shape.sequences = static_cast<int64_t>(layout->spans.size());
+  shape.heads = layout->heads;
+  shape.headSize = width / layout->heads;
+  shape.keyMask = layout->keyMask.empty() ? nullptr : layout->keyMask.data();
+  shape.dropout = context.training ? dropout : 0.0f;
+  shape.seed = context.seed;
+  shape.stream = stream;
+
+  const bool whole = covered(*layout) == queryRows;
+  Tensor out = emptyOrZeros(tape, {queryRows, width}, dtype, whole);
+  const Tensor logSum = tracked ? tape.empty({queryRows, layout->heads}) : Tensor{};
+  backend().attention.forward({shape, dtype, columnsOf(q.value, 0), columnsOf(kv.value, keyColumn),
+                               columnsOf(kv.value, keyColumn + width), columnsOf(out, 0),
+                               tracked ? logSum.f32() : nullptr});
+  if (!tracked) return {out, -1};
+
+  const Var result = tape.track(out);
+  const int made = result.slot;
+  const Tensor qValue = q.value, kvValue = kv.value;
+  const int qSlot = q.slot, kvSlot = kv.slot;
+  tape.record([&tape, made, qValue, kvValue, qSlot, kvSlot, same, layout, shape, dtype, width, keyColumn, logSum] {
+    const Tensor dOut = tape.take(made);
+    if (!dOut.defined()) return;
+    int64_t keyCovered = 0;
+    for (const AttentionSpan& span : layout->spans) keyCovered += span.keyEnd - span.keyBegin;
+    const Tensor dkv = emptyOrZeros(tape, kvValue.shape(), dtype, keyCovered == kvValue.rowCount());
+    const Tensor dq = same ? dkv : emptyOrZeros(tape, qValue.shape(), dtype, covered(*layout) == qValue.rowCount());
+    backend().attention.backward({shape, dtype, columnsOf(qValue, 0), columnsOf(kvValue, keyColumn),
+                                  columnsOf(kvValue, keyColumn + width), columnsOf(dOut, 0), logSum.f32(),
+                                  columnsOf(dq, 0), columnsOf(dkv, keyColumn), columnsOf(dkv, keyColumn + width)});
+    if (!same) tape.give(qSlot, dq);
+    tape.give(kvSlot, dkv);
+  });
+  return result;
+}
+
+}  // namespace
+
+Var selfAttention(Context& context, const Var& qkv, std::shared_ptr<const AttentionLayout> layout, float dropout) {
+  return attend(context, qkv, qkv, true, std::move(layout), dropout);
+}
+
+Var crossAttention(Context& context, const Var& q, const Var& kv, std::shared_ptr<const AttentionLayout> layout,
+                   float dropout) {
+  return attend(context, q, kv, false, std::move(layout), dropout);
+}
+
+}  // namespace duet

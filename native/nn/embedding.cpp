@@ -1,0 +1,88 @@
+#include "nn/embedding.h"
+
+#include "ops/kernels.h"
+
+namespace duet {
+
+Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, int64_t width) {
+  Tape& tape = context.tape;
+  std::vector<EmbeddingTerm> terms;
+  bool tracked = false;
+  for (const EmbeddingInput& input : inputs) {
+    const int64_t entries = input.table->value.elements() / width;
+    require(static_cast<int64_t>(input.index.size()) == rows, "Expected ", rows, " indices for ", input.table->name,
+            " but received ", input.index.size());
+    for (int32_t entry : input.index)
+      require(entry < entries, "Expected indices below ", entries, " for ", input.table->name, " but received ", entry);
+    terms.push_back({input.table->f32(), input.index.data(), input.weight.empty() ? nullptr : input.weight.data()});
+    tracked = tracked || input.table->trainable;
+  }
+  Tensor y = tape.empty({rows, width});
+  backend().embedding.forward(terms.data(), static_cast<int64_t>(terms.size()), y.f32(), rows, width);
+  if (!tape.recording() || !tracked) return {y, -1};
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  auto kept = std::make_shared<std::vector<EmbeddingInput>>(std::move(inputs));
+  tape.record([&tape, made, kept, rows, width] {
+    const Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    for (const EmbeddingInput& input : *kept) {
+      if (!input.table->trainable) continue;
+      bool accumulate;
+      float* target = input.table->gradientTarget(accumulate);
+      if (!accumulate) std::memset(target, 0, input.table->gradient.bytes());
+      backend().embedding.backward(input.index.data(), input.weight.empty() ? nullptr : input.weight.data(), dy.f32(),
+                                   target, rows, width);
+    }
+  });
+  return result;
+}
+
+Var gatherRows(Context& context, const Var& x, std::shared_ptr<const std::vector<int32_t>> index) {
+  Tape& tape = context.tape;
+  const int64_t rows = static_cast<int64_t>(index->size()), width = x.value.columns();
+  for (int32_t row : *index)
+    require(row >= 0 && row < x.value.rowCount(), "Row ", row, " is not in ", x.value.shape().text());
+  Tensor y = tape.empty({rows, width});
+  backend().elementwise.gatherRows(x.value.f32(), index->data(), y.raw(), rows, width * 4);
+  if (!tape.recording() || !x.tracked()) return {y, -1};
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  const int slot = x.slot;
+  const Shape shape = x.value.shape();
+  tape.record([&tape, made, slot, shape, index, rows, width] {
+    const Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    bool accumulate;
+    Tensor dx = tape.target(slot, shape, DType::f32, accumulate);
+    if (!accumulate) std::memset(dx.raw(), 0, dx.bytes());
+    backend().elementwise.addRows(dy.f32(), index->data(), dx.f32(), rows, width);
+  });
+  return result;
+}
+
+Var addRows(Context& context, const Var& base, const Var& x, std::shared_ptr<const std::vector<int32_t>> index) {
+  Tape& tape = context.tape;
+  const int64_t rows = x.value.rowCount(), width = x.value.columns();
+  require(static_cast<int64_t>(index->size()) == rows, "Expected ", rows, " row numbers but received ", index->size());
+  for (int32_t row : *index)
+    require(row >= 0 && row < base.value.rowCount(), "Row ", row, " is not in ", base.value.shape().text());
+  backend().elementwise.addRows(x.value.f32(), index->data(), base.value.f32(), rows, width);
+  if (!tape.recording() || (!base.tracked() && !x.tracked())) return {base.value, -1};
+  const Var result = tape.track(base.value);
+  const int made = result.slot;
+  const int baseSlot = base.slot, added = x.slot;
+  tape.record([&tape, made, baseSlot, added, index, rows, width] {
+    const Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    if (added >= 0) {
+      Tensor part = tape.empty({rows, width});
+      backend().elementwise.gatherRows(dy.f32(), index->data(), part.raw(), rows, width * 4);
+      tape.give(added, part);
+    }
+    tape.give(baseSlot, dy);
+  });
+  return result;
+}
+
+}  // namespace duet

@@ -1,0 +1,315 @@
+#include "nn/linear.h"
+
+#include <algorithm>
+
+#include "ops/kernels.h"
+
+namespace duet {
+
+namespace {
+
+void* at(const Tensor& tensor, int64_t row) {
+  return static_cast<std::byte*>(tensor.raw()) +
+         static_cast<size_t>(row * tensor.columns()) * sizeOf(tensor.dtype());
+}
+
+Matrix rowsFrom(const Tensor& tensor, int64_t row, bool transposed = false) {
+  return {at(tensor, row), tensor.dtype(), tensor.columns(), transposed};
+}
+
+/// C = A W^T + bias (+ residual) for some rows.
+void forwardRows(const Tensor& x, int64_t xRow, Weights& weight, Parameter* bias, const float* residual,
+                 const Tensor& y, int64_t yRow, int64_t rows, DType compute) {
+  Product product{};
+  weight.forward(product, compute);
+  product.m = rows;
+  product.a = rowsFrom(x, xRow);
+  product.c = at(y, yRow);
+  product.cType = y.dtype();
+  product.cStride = y.columns();
+  product.bias = bias ? bias->f32() : nullptr;
+  product.residual = residual;
+  product.residualStride = y.columns();
+  backend().product.multiply(product);
+}
+
+/// dX (+)= dY W for some rows.
+void inputGradientRows(const Tensor& dy, int64_t dyRow, Weights& weight, const Tensor& dx, int64_t dxRow,
+                       int64_t rows, DType compute, bool accumulate) {
+  Product product{};
+  weight.backward(product, compute);
+  product.m = rows;
+  product.a = rowsFrom(dy, dyRow);
+  product.c = at(dx, dxRow);
+  product.cType = dx.dtype();
+  product.cStride = dx.columns();
+  product.accumulate = accumulate;
+  backend().product.multiply(product);
+}
+
+/// dW += dY^T X over some rows, both of the same type.
+void weightGradientRows(const Tensor& dy, int64_t dyRow, const Tensor& x, int64_t xRow, Weights& weight,
+                        int64_t rows, bool accumulate) {
+  bool unused;
+  Product product{};
+  product.m = weight.out();
+  product.n = weight.in();
+  product.k = rows;
+  product.a = rowsFrom(dy, dyRow, true);
+  product.b = rowsFrom(x, xRow);
+  product.c = weight.parameter->gradientTarget(unused) + weight.firstRow * weight.in();
+  product.cStride = weight.in();
+  product.accumulate = accumulate;
+  backend().product.multiply(product);
+}
+
+/// Rows of `tensor` in the compute type: themselves, or converted into `buffer`.
+const Tensor& inType(const Tensor& tensor, int64_t row, int64_t rows, DType type, Tensor& buffer, int64_t& outRow) {
+  if (tensor.dtype() == type) {
+    outRow = row;
+    return tensor;
+  }
+  backend().elementwise.convert(at(tensor, row), tensor.dtype(), buffer.raw(), type, rows * tensor.columns());
+  outRow = 0;
+  return buffer;
+}
+
+bool trainable(const Weights& weight) { return weight.parameter->trainable; }
+bool trainable(const Parameter* parameter) { return parameter && parameter->trainable; }
+
+/// Whether the gradient of a stacked weight was already begun by another part of it. Parts are zeroed on first touch.
+bool beginWeightGradient(Weights& weight) {
+  bool accumulate;
+  Parameter& parameter = *weight.parameter;
+  parameter.gradientTarget(accumulate);
+  const bool whole = weight.rows == parameter.value.dim(0);
+  if (!accumulate && !whole) {
+    std::memset(parameter.gradient.raw(), 0, parameter.gradient.bytes());
+    accumulate = true;
+  }
+  return accumulate;
+}
+
+void biasGradient(Parameter& bias, int64_t firstRow, const Tensor& dy) {
+  bool accumulate;
+  float* target = bias.gradientTarget(accumulate);
+  if (!accumulate && dy.columns() != bias.value.elements()) {
+    std::memset(target, 0, bias.gradient.bytes());
+    accumulate = true;
+  }
+  backend().elementwise.columnSum(dy.raw(), dy.dtype(), dy.rowCount(), dy.columns(), dy.columns(), target + firstRow,
+                                  accumulate);
+}
+
+}  // namespace
+
+Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, const LinearOptions& options) {
+  Tape& tape = context.tape;
+  const int64_t rows = x.value.rowCount();
+  require(x.value.columns() == weight.in(), "Expected ", weight.in(), " columns for ", weight.parameter->name,
+          " but received ", x.value.shape().text());
+  const DType compute = x.value.dtype();
+  const bool wantsWeight = tape.recording() && (trainable(weight) || trainable(bias));
+  const bool tracked = tape.recording() && (wantsWeight || x.tracked() || (options.residual && options.residual->tracked()));
+  const bool keepsInput = options.activation == Activation::gelu && tracked;
+
+  Tensor y = tape.empty({rows, weight.out()}, options.outType);
+  Tensor before = keepsInput ? tape.empty({rows, weight.out()}, options.outType) : y;
+  Parameter* biasPart = bias;
+  Parameter slice;  // the bias of a part of stacked layers
+  if (bias && weight.rows != bias->value.elements()) {
+    slice.value = bias->value.rows(weight.firstRow, weight.firstRow + weight.rows);
+    biasPart = &slice;
+  }
+  const float* residual = options.residual ? options.residual->value.f32() : nullptr;
+  for (int64_t row = 0; row < rows; row += kRowChunk) {
+    const int64_t count = std::min(kRowChunk, rows - row);
+    forwardRows(x.value, row, weight, biasPart, residual ? residual + row * weight.out() : nullptr, before, row, count,
+                compute);
+    if (options.activation != Activation::none)
+      backend().activation.forward(
+          {at(before, row), at(y, row), options.outType, count * weight.out(), options.activation});
+  }
+  if (!tracked) return {y, -1};
+
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  const int residualSlot = options.residual ? options.residual->slot : -1;
+  const Activation activation = options.activation;
+  const Tensor kept = activation == Activation::none ? Tensor{} : before;
+  const Tensor input = wantsWeight && trainable(weight) ? x.value : Tensor{};
+  const int slot = x.slot;
+  const Shape inputShape = x.value.shape();
+  tape.record([&tape, made, residualSlot, activation, kept, input, slot, inputShape, compute, bias, &weight] {
+    Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    if (activation != Activation::none) {
+      Tensor dBefore = dy.unique() ? dy : tape.empty(dy.shape(), dy.dtype());
+      backend().activation.backward(
+          {kept.raw(), kept.dtype(), dy.raw(), dBefore.raw(), dy.dtype(), dy.elements(), activation});
+      dy = dBefore;
+    }
+    tape.give(residualSlot, dy);
+    if (trainable(bias)) biasGradient(*bias, weight.firstRow, dy);
+    const int64_t rows = dy.rowCount();
+    Tensor buffer = dy.dtype() == compute ? Tensor{} : tape.empty({std::min(rows, kRowChunk), dy.columns()}, compute);
+    bool accumulateWeight = trainable(weight) && beginWeightGradient(weight);
+    bool accumulate = false;
+    Tensor dx;
+    if (slot >= 0) dx = tape.target(slot, inputShape, compute, accumulate);
+    for (int64_t row = 0; row < rows; row += kRowChunk) {
+      const int64_t count = std::min(kRowChunk, rows - row);
+      int64_t dyRow;
+      const Tensor& dyRows = inType(dy, row, count, compute, buffer, dyRow);
+      if (trainable(weight)) {
+        weightGradientRows(dyRows, dyRow, input, row, weight, count, accumulateWeight);
+        accumulateWeight = true;
+      }
+      if (dx.defined()) inputGradientRows(dyRows, dyRow, weight, dx, row, count, compute, accumulate);
+    }
+    weight.releasePacked(compute);
+  });
+  return result;
+}
+
+Var feedForward(Context& context, const Var& x, Weights& first, Parameter* firstBias, Weights& second,
+                Parameter* secondBias, Activation activation, const Var& residual) {
+  Tape& tape = context.tape;
+  const int64_t rows = x.value.rowCount(), hidden = first.out(), width = second.out();
+  require(x.value.columns() == first.in() && second.in() == hidden, "Feed-forward sizes do not fit: ",
+          x.value.shape().text(), ", ", first.parameter->name, ", ", second.parameter->name);
+  const DType compute = x.value.dtype();
+  const bool wantsWeights = trainable(first) || trainable(firstBias) || trainable(second) || trainable(secondBias);
+  const bool tracked = tape.recording() && (wantsWeights || x.tracked() || residual.tracked());
+  const bool throughHidden = tracked && (wantsWeights || x.tracked());
+  const int64_t chunk = std::min(kRowChunk, rows);
+
+  Tensor y = tape.empty({rows, width});
+  Tensor before = tape.empty({throughHidden ? rows : chunk, hidden}, compute);
+  Tensor after = tape.empty({chunk, hidden}, compute);
+  for (int64_t row = 0; row < rows; row += kRowChunk) {
+    const int64_t count = std::min(kRowChunk, rows - row);
+    const int64_t beforeRow = throughHidden ? row : 0;
+    forwardRows(x.value, row, first, firstBias, nullptr, before, beforeRow, count, compute);
+    backend().activation.forward({at(before, beforeRow), after.raw(), compute, count * hidden, activation});
+    forwardRows(after, 0, second, secondBias, residual.value.defined() ? residual.value.f32() + row * width : nullptr, y,
+                row, count, compute);
+  }
+  if (!tracked) return {y, -1};
+
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  if (!throughHidden) before = Tensor{};
+  const Tensor input = trainable(first) ? x.value : Tensor{};
+  const Shape inputShape = x.value.shape();
+  const int slot = x.slot;
+  const int residualSlot = residual.slot;
+  tape.record([&tape, made, residualSlot, before, input, inputShape, slot, compute, activation, firstBias, secondBias,
+               &first, &second, throughHidden] {
+    Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    tape.give(residualSlot, dy);
+    if (!throughHidden) return;
+    if (trainable(secondBias)) biasGradient(*secondBias, 0, dy);
+    const int64_t rows = dy.rowCount(), hidden = first.out(), chunk = std::min(kRowChunk, rows);
+    Tensor converted = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
+    Tensor dHidden = tape.empty({chunk, hidden}, compute);
+    Tensor after = trainable(second) ? tape.empty({chunk, hidden}, compute) : Tensor{};
+    bool accumulateFirst = trainable(first) && beginWeightGradient(first);
+    bool accumulateSecond = trainable(second) && beginWeightGradient(second);
+    bool accumulate = false;
+    Tensor dx;
+    if (slot >= 0) dx = tape.target(slot, inputShape, compute, accumulate);
+    for (int64_t row = 0; row < rows; row += kRowChunk) {
+      const int64_t count = std::min(kRowChunk, rows - row);
+      int64_t dyRow;
+      const Tensor& dyRows = inType(dy, row, count, compute, converted, dyRow);
+      if (trainable(second)) {
+        backend().activation.forward({at(before, row), after.raw(), compute, count * hidden, activation});
+        weightGradientRows(dyRows, dyRow, after, 0, second, count, accumulateSecond);
+        accumulateSecond = true;
+      }
+      inputGradientRows(dyRows, dyRow, second, dHidden, 0, count, compute, false);
+      // relu and tanh differentiate from the value after, which is made again here
+      const void* kept = at(before, row);
+      Tensor made;
+      if (activation != Activation::gelu && activation != Activation::none) {
+        made = tape.empty({count, hidden}, compute);
+        backend().activation.forward({at(before, row), made.raw(), compute, count * hidden, activation});
+        kept = made.raw();
+      }
+      backend().activation.backward(
+          {kept, compute, dHidden.raw(), dHidden.raw(), compute, count * hidden, activation});
+      if (trainable(first)) {
+        weightGradientRows(dHidden, 0, input, row, first, count, accumulateFirst);
+        accumulateFirst = true;
+      }
+      if (trainable(firstBias)) biasGradient(*firstBias, 0, dHidden.rows(0, count));
+      if (dx.defined()) inputGradientRows(dHidden, 0, first, dx, row, count, compute, accumulate);
+    }
+    first.releasePacked(compute);
+    second.releasePacked(compute);
+  });
+  return result;
+}
+
+Var activate(Context& context, const Var& x, Activation activation) {
+  Tape& tape = context.tape;
+  Tensor y = tape.empty(x.value.shape(), x.value.dtype());
+  backend().activation.forward({x.value.raw(), y.raw(), y.dtype(), y.elements(), activation});
+  if (!tape.recording() || !x.tracked()) return {y, -1};
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  const Tensor kept = activation == Activation::gelu ? x.value : y;
+  const int source = x.slot;
+  tape.record([&tape, made, source, kept, activation] {
+    Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    Tensor dx = dy.unique() ? dy : tape.empty(dy.shape(), dy.dtype());
+    backend().activation.backward(
+        {kept.raw(), kept.dtype(), dy.raw(), dx.raw(), dy.dtype(), dy.elements(), activation});
+    dy = Tensor{};
+    tape.give(source, dx);
+  });
+  return result;
+}
+
+Var dropout(Context& context, const Var& x, float probability) {
+  if (!context.training || probability <= 0.0f) return x;
+  Tape& tape = context.tape;
+  const uint64_t seed = context.seed, stream = context.stream++;
+  Tensor y = tape.empty(x.value.shape());
+  backend().elementwise.dropout(x.value.f32(), y.f32(), y.elements(), probability, seed, stream);
+  if (!tape.recording() || !x.tracked()) return {y, -1};
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  const int source = x.slot;
+  tape.record([&tape, made, source, probability, seed, stream] {
+    Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    Tensor dx = tape.empty(dy.shape());
+    backend().elementwise.dropout(dy.f32(), dx.f32(), dx.elements(), probability, seed, stream);
+    tape.give(source, dx);
+  });
+  return result;
+}
+
+Var add(Context& context, const Var& a, const Var& b) {
+  Tape& tape = context.tape;
+  require(a.value.elements() == b.value.elements(), "Cannot add ", a.value.shape().text(), " and ",
+          b.value.shape().text());
+  Tensor y = tape.empty(a.value.shape());
+  backend().elementwise.add(a.value.f32(), b.value.f32(), y.f32(), y.elements());
+  if (!tape.recording() || (!a.tracked() && !b.tracked())) return {y, -1};
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  const int first = a.slot, second = b.slot;
+  tape.record([&tape, made, first, second] {
+    Tensor dy = tape.take(made);
+    tape.give(first, dy);
+    tape.give(second, dy);
+  });
+  return result;
+}
+
+}  // namespace duet

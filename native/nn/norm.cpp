@@ -1,0 +1,53 @@
+#include "nn/norm.h"
+
+#include "ops/kernels.h"
+
+namespace duet {
+
+Var layerNorm(Context& context, const Var& x, Parameter& gamma, Parameter& beta, float epsilon, DType outType) {
+  Tape& tape = context.tape;
+  const int64_t rows = x.value.rowCount(), columns = x.value.columns();
+  require(gamma.value.elements() == columns && beta.value.elements() == columns, "Expected ", columns,
+          " columns for ", gamma.name, " but it has ", gamma.value.shape().text());
+  const bool tracked = tape.recording() && (x.tracked() || gamma.trainable || beta.trainable);
+  Tensor y = tape.empty(x.value.shape(), outType);
+  Tensor statistics = tracked ? tape.empty({2, rows}) : Tensor{};
+  float* mean = tracked ? statistics.f32() : nullptr;
+  float* rstd = tracked ? mean + rows : nullptr;
+  backend().norm.forward(
+      {x.value.f32(), gamma.f32(), beta.f32(), y.raw(), outType, mean, rstd, rows, columns, epsilon});
+  if (!tracked) return {y, -1};
+
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  const Tensor input = x.value;
+  const int slot = x.slot;
+  tape.record([&tape, made, input, slot, statistics, &gamma, &beta, rows, columns] {
+    const Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    NormBackward call{};
+    call.x = input.f32();
+    call.gamma = gamma.f32();
+    call.mean = statistics.f32();
+    call.rstd = statistics.f32() + rows;
+    call.dy = dy.raw();
+    call.dyType = dy.dtype();
+    call.rows = rows;
+    call.columns = columns;
+    Tensor dx;
+    if (slot >= 0) {
+      dx = tape.target(slot, input.shape(), DType::f32, call.accumulate);
+      call.dx = dx.f32();
+    }
+    bool more = false;
+    if (gamma.trainable) call.dgamma = gamma.gradientTarget(call.accumulateParameters);
+    if (beta.trainable) call.dbeta = beta.gradientTarget(more);
+    if (gamma.trainable && beta.trainable && more != call.accumulateParameters)
+      fail(Code::Internal, "The two gradients of a layer norm are out of step");
+    if (!gamma.trainable) call.accumulateParameters = more;
+    backend().norm.backward(call);
+  });
+  return result;
+}
+
+}  // namespace duet

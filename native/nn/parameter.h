@@ -1,0 +1,66 @@
+// A named weight: its f32 value, whether it is trained, its gradient, and the packed copies that
+// matrix products use.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/tensor.h"
+#include "ops/product.h"
+
+namespace duet {
+
+struct Parameter {
+  std::string name;
+  Tensor value;  // f32
+  bool trainable = false;
+  bool hasGradient = false;  // whether `gradient` holds one of this pass
+  Tensor gradient;           // f32, allocated when first needed
+  bool borrowed = false;     // the value lies in a mapped file and must not be written
+
+  /// Makes the value writable: a borrowed one is copied.
+  void own();
+  /// Gives the pages of a borrowed value back; they are read from the file again when touched.
+  void dropPages() const;
+  /// Tells the packed copies that the value has changed.
+  void changed();
+  /// Gradient storage to write into; `accumulate` says whether an earlier contribution is there.
+  float* gradientTarget(bool& accumulate);
+  float* f32() const { return value.f32(); }
+
+ private:
+  friend struct Weights;
+  int64_t version_ = 0;
+};
+
+/// The right-hand sides of y = x W^T (forward) and dx = dy W (backward) of a linear layer, or of
+/// some rows of stacked ones. W is out x in. In f32 the stored weight serves both directions (a
+/// packed copy is 4 % faster and doubles the memory; only where the row stride makes cache lines
+/// collide is it packed); in bf16 each direction is packed, frozen weights once, trained ones after
+/// every change.
+struct Weights {
+  Parameter* parameter = nullptr;
+  int64_t firstRow = 0, rows = 0;
+
+  int64_t out() const { return rows; }
+  int64_t in() const { return parameter->value.dim(1); }
+  /// Fills in the right-hand side of a product with the transpose of W (forward) or W (backward).
+  void forward(Product& product, DType compute);
+  void backward(Product& product, DType compute);
+  /// Forgets an f32 copy that was packed for one layer's backward pass.
+  void releasePacked(DType compute);
+
+ private:
+  struct Packed {
+    std::shared_ptr<PackedMatrix> matrix;
+    int64_t version = -1;
+  };
+  Packed forward_, backward_;
+  Matrix plain(bool transposedUse) const;
+  void fill(Product& product, DType compute, Packed& packed, bool transposedUse);
+
+ public:
+  size_t packedBytes() const;
+};
+
+}  // namespace duet

@@ -1,0 +1,466 @@
+#include <algorithm>
+#include <chrono>
+#include <functional>
+
+#include "core/philox.h"
+#include "nn/adapter.h"
+#include "nn/attention.h"
+#include "nn/embedding.h"
+#include "nn/linear.h"
+#include "nn/norm.h"
+#include "ops/kernels.h"
+#include "nn/registry.h"
+
+namespace duet {
+
+namespace {
+
+using Attributes = std::map<std::string, Attribute>;
+
+/// One call: inputs as tracked values or as trainable parameters, and the results with gradients.
+class Call {
+ public:
+  Call(const NamedTensors& inputs, const Attributes& attributes, const Tensor& gradOutput)
+      : arena(Arena::create(size_t{8} << 30)), tape(arena, true), context{tape}, inputs_(inputs),
+        attributes_(attributes), gradOutput_(gradOutput) {}
+
+  std::shared_ptr<Arena> arena;
+  Tape tape;
+  Context context;
+  NamedTensors results;
+
+  bool has(const std::string& name) const { return inputs_.count(name) != 0; }
+  const NamedTensors& inputs() const { return inputs_; }
+
+  const Tensor& input(const std::string& name, DType dtype = DType::f32) const {
+    const auto found = inputs_.find(name);
+    require(found != inputs_.end(), "Expected an input called '", name, "'");
+    require(found->second.dtype() == dtype, "Expected '", name, "' as ", nameOf(dtype), " but received ",
+            nameOf(found->second.dtype()));
+    return found->second;
+  }
+
+  /// A copy in the arena, tracked, two-dimensional.
+  Var value(const std::string& name, DType compute = DType::f32) {
+    const Tensor& given = input(name);
+    Tensor copy = tape.empty({given.rowCount(), given.columns()}, compute);
+    backend().elementwise.convert(given.raw(), DType::f32, copy.raw(), compute, given.elements());
+    const Var var = tape.track(copy);
+    values_.push_back({name, var.slot, given.shape()});
+    return var;
+  }
+
+  Parameter& parameter(const std::string& name, bool trainable = true) {
+    parameters_.push_back(std::make_unique<Parameter>());
+    Parameter& p = *parameters_.back();
+    p.name = name;
+    p.value = Tensor::zeros(input(name).shape());
+    std::memcpy(p.value.raw(), input(name).raw(), p.value.bytes());
+    p.trainable = trainable;
+    return p;
+  }
+  Parameter* optionalParameter(const std::string& name) { return has(name) ? &parameter(name) : nullptr; }
+
+  double number(const std::string& name, double fallback) const {
+    const auto found = attributes_.find(name);
+    if (found == attributes_.end()) return fallback;
+    const double* value = std::get_if<double>(&found->second);
+    require(value != nullptr, "Expected a number for attribute '", name, "'");
+    return *value;
+  }
+  std::string text(const std::string& name, const std::string& fallback) const {
+    const auto found = attributes_.find(name);
+    if (found == attributes_.end()) return fallback;
+    const std::string* value = std::get_if<std::string>(&found->second);
+    require(value != nullptr, "Expected a text for attribute '", name, "'");
+    return *value;
+  }
+  bool flag(const std::string& name, bool fallback) const {
+    const auto found = attributes_.find(name);
+    if (found == attributes_.end()) return fallback;
+    const bool* value = std::get_if<bool>(&found->second);
+    require(value != nullptr, "Expected true or false for attribute '", name, "'");
+    return *value;
+  }
+  DType compute() const {
+    const std::string name = text("compute", "f32");
+    require(name == "f32" || name == "bf16", "Expected 'f32' or 'bf16' for attribute 'compute' but received '", name, "'");
+    return name == "bf16" ? DType::bf16 : DType::f32;
+  }
+  Activation activation() const {
+    const std::string name = text("activation", "none");
+    if (name == "none") return Activation::none;
+    if (name == "gelu") return Activation::gelu;
+    if (name == "relu") return Activation::relu;
+    if (name == "tanh") return Activation::tanh;
+    fail(Code::InvalidArgument, "Expected 'none', 'gelu', 'relu' or 'tanh' for attribute 'activation' but received '", name, "'");
+  }
+
+  /// Stores the output and, where a gradient of it was given, everything that flows back from it.
+  void finish(const Var& out, const Shape& shape) {
+    results["out"] = persistent(out.value, shape);
+    if (!gradOutput_.defined()) return;
+    require(gradOutput_.elements() == out.value.elements(), "Expected a gradient of ", shape.text(),
+            " for the output but received ", gradOutput_.shape().text());
+    Tensor gradient = tape.empty(out.value.shape(), out.value.dtype());
+    backend().elementwise.convert(gradOutput_.raw(), gradOutput_.dtype(), gradient.raw(), gradient.dtype(),
+                                  gradient.elements());
+    tape.give(out, std::move(gradient));
+    tape.backward();
+    for (const Tracked& v : values_) {
+      const Tensor g = tape.take(v.slot);
+      results["grad." + v.name] = g.defined() ? persistent(g, v.shape) : Tensor::zeros(v.shape);
+    }
+    for (const auto& p : parameters_)
+      if (p->trainable)
+        results["grad." + p->name] = p->hasGradient ? p->gradient : Tensor::zeros(p->value.shape());
+  }
+
+  static Tensor persistent(const Tensor& from, const Shape& shape) {
+    Tensor copy = Tensor::zeros(shape);
+    backend().elementwise.convert(from.raw(), from.dtype(), copy.raw(), DType::f32, copy.elements());
+    return copy;
+  }
+
+ private:
+  struct Tracked {
+    std::string name;
+    int slot;
+    Shape shape;
+  };
+  const NamedTensors& inputs_;
+  const Attributes& attributes_;
+  const Tensor& gradOutput_;
+  std::vector<Tracked> values_;
+  std::vector<std::unique_ptr<Parameter>> parameters_;
+};
+
+Weights whole(Parameter& p) {
+  Weights w;
+  w.parameter = &p;
+  w.rows = p.value.dim(0);
+  return w;
+}
+
+Shape withColumns(const Shape& shape, int64_t columns) {
+  Shape result = shape;
+  result[result.rank() - 1] = columns;
+  return result;
+}
+
+std::shared_ptr<std::vector<int32_t>> indices(const Tensor& tensor) {
+  return std::make_shared<std::vector<int32_t>>(tensor.data<int32_t>(), tensor.data<int32_t>() + tensor.elements());
+}
+
+void runLinear(Call& c) {
+  Weights w = whole(c.parameter("weight"));
+  Var x = c.value("x", c.compute());
+  Parameter* bias = c.optionalParameter("bias");
+  Var residual = c.has("residual") ? c.value("residual") : Var{};
+  LinearOptions options{c.activation(), residual.value.defined() ? &residual : nullptr, DType::f32};
+  c.finish(linear(c.context, x, w, bias, options), withColumns(c.input("x").shape(), w.out()));
+}
+
+void runFeedForward(Call& c) {
+  Weights first = whole(c.parameter("first.weight")), second = whole(c.parameter("second.weight"));
+  Parameter *firstBias = c.optionalParameter("first.bias"), *secondBias = c.optionalParameter("second.bias");
+  Var x = c.value("x", c.compute());
+  Var residual = c.has("residual") ? c.value("residual") : Var{};
+  c.finish(feedForward(c.context, x, first, firstBias, second, secondBias, c.activation(), residual),
+           withColumns(c.input("x").shape(), second.out()));
+}
+
+void runLayerNorm(Call& c) {
+  Parameter &gamma = c.parameter("weight"), &beta = c.parameter("bias");
+  const Var x = c.value("x");
+  c.finish(layerNorm(c.context, x, gamma, beta, static_cast<float>(c.number("epsilon", 1e-5)), c.compute()),
+           c.input("x").shape());
+}
+
+std::shared_ptr<AttentionLayout> layoutOf(Call& c, int64_t queries, int64_t keys) {
+  auto layout = std::make_shared<AttentionLayout>();
+  layout->heads = static_cast<int64_t>(c.number("heads", 1));
+  if (c.has("spans")) {
+    const Tensor& spans = c.input("spans", DType::i32);
+    require(spans.columns() == 4, "Expected 'spans' as n x 4 but received ", spans.shape().text());
+    for (int64_t i = 0; i < spans.rowCount(); ++i) {
+      const int32_t* s = spans.data<int32_t>() + i * 4;
+      layout->spans.push_back({s[0], s[1], s[2], s[3]});
+    }
+  } else {
+    layout->spans.push_back({0, queries, 0, keys});
+  }
+  if (c.has("keyMask")) {
+    const Tensor& mask = c.input("keyMask", DType::u8);
+    layout->keyMask.assign(mask.data<uint8_t>(), mask.data<uint8_t>() + mask.elements());
+  }
+  return layout;
+}
+
+void runAttention(Call& c) {
+  const float dropout = static_cast<float>(c.number("dropout", 0));
+  c.context.training = dropout > 0;
+  c.context.seed = static_cast<uint64_t>(c.number("seed", 0));
+  if (c.has("qkv")) {
+    const Var qkv = c.value("qkv", c.compute());
+    const auto layout = layoutOf(c, qkv.value.rowCount(), qkv.value.rowCount());
+    c.finish(selfAttention(c.context, qkv, layout, dropout), withColumns(c.input("qkv").shape(), qkv.value.columns() / 3));
+    return;
+  }
+  const Var q = c.value("q", c.compute()), kv = c.value("kv", c.compute());
+  const auto layout = layoutOf(c, q.value.rowCount(), kv.value.rowCount());
+  c.finish(crossAttention(c.context, q, kv, layout, dropout), c.input("q").shape());
+}
+
+void runAdapter(Call& c) {
+  const std::string mode = c.text("mode", "single"), call = c.text("call", "vilt");
+  require(mode == "single" || mode == "gated", "Expected 'single' or 'gated' for attribute 'mode' but received '", mode, "'");
+  require(call == "vilt" || call == "separate" || call == "bert",
+          "Expected 'vilt', 'separate' or 'bert' for attribute 'call' but received '", call, "'");
+  std::vector<std::unique_ptr<Adapter>> adapters;
+  std::vector<std::vector<std::string>> names;
+  AdapterGroup group{0, 0, 0, {}};
+  const auto add = [&](const std::string& name, float weight) {
+    adapters.push_back(std::make_unique<Adapter>());
+    Adapter& a = *adapters.back();
+    const std::pair<const char*, Parameter*> parts[] = {{"_down.weight", &a.downWeight}, {"_down.bias", &a.downBias},
+                                                        {"_up.weight", &a.upWeight}, {"_up.bias", &a.upBias}};
+    for (const auto& [suffix, p] : parts) {
+      p->name = name + suffix;
+      p->value = Tensor::zeros(c.input(p->name).shape());
+      std::memcpy(p->value.raw(), c.input(p->name).raw(), p->value.bytes());
+      p->trainable = true;
+    }
+    group.branches.push_back({&a, weight});
+  };
+  add(c.text("first", "adapter_0"), mode == "single" ? 1.0f : 0.5f);
+  if (mode == "gated") add(c.text("second", "adapter_2"), 0.5f);
+  const Var x = c.value("x");
+  group.rows = x.value.rowCount();
+  const Shape shape = c.input("x").shape();
+  if (call == "vilt") {
+    c.finish(adapt(c.context, x, nullptr, {group}, group.rows), shape);
+  } else {
+    const Var residual = c.value("residual");
+    if (call == "separate") {
+      c.finish(adapt(c.context, x, &residual, {group}, group.rows), shape);
+    } else {  // ALBEF's text layers: one norm used twice around the adapter
+      Parameter &gamma = c.parameter("layerNorm.weight"), &beta = c.parameter("layerNorm.bias");
+      const float epsilon = static_cast<float>(c.number("epsilon", 1e-12));
+      const Var z = layerNorm(c.context, duet::add(c.context, x, residual), gamma, beta, epsilon);
+      const Var a = adapt(c.context, z, &x, {group}, group.rows);
+      c.finish(layerNorm(c.context, duet::add(c.context, a, residual), gamma, beta, epsilon), shape);
+    }
+  }
+  for (const auto& a : adapters)
+    for (Parameter* p : {&a->downWeight, &a->downBias, &a->upWeight, &a->upBias})
+      if (p->hasGradient) c.results["grad." + p->name] = p->gradient;
+}
+
+void runEmbedding(Call& c) {
+  std::vector<EmbeddingInput> terms;
+  int64_t rows = 0, width = 0;
+  for (int i = 0; c.has("table." + std::to_string(i)); ++i) {
+    const std::string n = std::to_string(i);
+    Parameter& table = c.parameter("table." + n);
+    EmbeddingInput term{&table, *indices(c.input("index." + n, DType::i32)), {}};
+    if (c.has("weight." + n)) {
+      const Tensor& weight = c.input("weight." + n);
+      term.weight.assign(weight.f32(), weight.f32() + weight.elements());
+      require(weight.elements() == static_cast<int64_t>(term.index.size()), "Expected one weight an index");
+    }
+    rows = static_cast<int64_t>(term.index.size());
+    width = table.value.columns();
+    terms.push_back(std::move(term));
+  }
+  require(!terms.empty(), "Expected an input called 'table.0'");
+  c.finish(embed(c.context, std::move(terms), rows, width), {rows, width});
+}
+
+void runGatherRows(Call& c) {
+  const Var x = c.value("x");
+  const auto index = indices(c.input("index", DType::i32));
+  c.finish(gatherRows(c.context, x, index), {static_cast<int64_t>(index->size()), x.value.columns()});
+}
+
+void runAddRows(Call& c) {
+  const Var base = c.value("base"), x = c.value("x");
+  c.finish(addRows(c.context, base, x, indices(c.input("index", DType::i32))), c.input("base").shape());
+}
+
+void runActivation(Call& c) {
+  const Var x = c.value("x", c.compute());
+  c.finish(activate(c.context, x, c.activation()), c.input("x").shape());
+}
+
+void runDropout(Call& c) {
+  c.context.training = true;
+  c.context.seed = static_cast<uint64_t>(c.number("seed", 0));
+  c.context.stream = static_cast<uint64_t>(c.number("stream", 0));
+  const float p = static_cast<float>(c.number("probability", 0.5));
+  require(p >= 0.0f && p < 1.0f, "Expected a probability from 0 to below 1 but received ", p);
+  c.finish(dropout(c.context, c.value("x"), p), c.input("x").shape());
+}
+
+void runSoftmax(Call& c) {
+  const Tensor& x = c.input("x");
+  const bool log = c.flag("log", false);
+  Tensor y = Tensor::zeros(x.shape());
+  backend().loss.softmax(x.f32(), y.f32(), x.rowCount(), x.columns(), log);
+  c.results["out"] = y;
+  if (c.has("gradOutput")) {
+    Tensor dx = Tensor::zeros(x.shape());
+    backend().loss.softmaxBackward(y.f32(), c.input("gradOutput").f32(), dx.f32(), x.rowCount(), x.columns(), log);
+    c.results["grad.x"] = dx;
+  }
+}
+
+Tensor scalar(double value) {
+  Tensor result = Tensor::zeros({1});
+  result.f32()[0] = static_cast<float>(value);
+  return result;
+}
+
+void runDistillation(Call& c) {
+  const Tensor& x = c.input("output");
+  const std::string part = c.text("part", "kl");
+  require(part == "kl" || part == "bce" || part == "combined",
+          "Expected 'kl', 'bce' or 'combined' for attribute 'part' but received '", part, "'");
+  require(x.shape().rank() >= 2, "Expected logits of two or more dimensions but received ", x.shape().text());
+  const int axis = static_cast<int>(c.number("axis", -1));
+  const int a = axis < 0 ? axis + x.shape().rank() : axis;
+  require(a >= 1 && a < x.shape().rank(), "Expected an axis within ", x.shape().text(), " but received ", axis);
+  int64_t outer = 1, inner = 1;
+  for (int i = 0; i < a; ++i) outer *= x.dim(i);
+  for (int i = a + 1; i < x.shape().rank(); ++i) inner *= x.dim(i);
+  Tensor gradient = Tensor::zeros(x.shape());
+  const float share = part == "combined" ? 0.5f : 1.0f;
+  double loss = 0;
+  if (part != "kl") {
+    const Tensor& labels = c.input("labels");
+    require(labels.shape() == x.shape(), "Expected labels of ", x.shape().text(), " but received ", labels.shape().text());
+    loss += share * backend().loss.binary({x.f32(), labels.f32(), x.dim(0), x.elements() / x.dim(0), share, gradient.f32(), false});
+  }
+  if (part != "bce") {
+    const Tensor& target = c.input("target");
+    require(target.shape() == x.shape(), "Expected a target of ", x.shape().text(), " but received ", target.shape().text());
+    loss += share * backend().loss.distillation({x.f32(), target.f32(), outer, x.dim(a), inner, x.dim(0),
+                                                 static_cast<float>(c.number("temperature", 3)), share, gradient.f32(), true});
+  }
+  c.results["loss"] = scalar(loss);
+  c.results["grad.output"] = gradient;
+}
+
+void runCrossEntropy(Call& c) {
+  const Tensor& x = c.input("logits");
+  const Tensor& labels = c.input("labels", DType::i32);
+  require(labels.elements() == x.rowCount(), "Expected ", x.rowCount(), " labels but received ", labels.elements());
+  for (int64_t i = 0; i < labels.elements(); ++i)
+    require(labels.data<int32_t>()[i] < x.columns(), "Expected labels below ", x.columns());
+  Tensor gradient = Tensor::zeros(x.shape());
+  c.results["loss"] = scalar(backend().loss.crossEntropy({x.f32(), labels.data<int32_t>(), x.rowCount(), x.columns(), gradient.f32()}));
+  c.results["grad.logits"] = gradient;
+}
+
+Tensor copyOf(const Tensor& from) {
+  Tensor copy = Tensor::zeros(from.shape());
+  std::memcpy(copy.raw(), from.raw(), copy.bytes());
+  return copy;
+}
+
+void runAdamW(Call& c) {
+  Tensor p = copyOf(c.input("parameter")), m = copyOf(c.input("average")), v = copyOf(c.input("averageSquare"));
+  const Tensor& g = c.input("gradient");
+  require(g.elements() == p.elements() && m.elements() == p.elements() && v.elements() == p.elements(),
+          "Expected parameter, gradient, average and averageSquare of the same size");
+  backend().optimizer.adamw({p.f32(), g.f32(), m.f32(), v.f32(), p.elements(), static_cast<int64_t>(c.number("step", 1)),
+                             c.number("learningRate", 1e-3), c.number("beta1", 0.9), c.number("beta2", 0.999),
+                             c.number("epsilon", 1e-8), c.number("weightDecay", 0.01)});
+  c.results["out"] = p;
+  c.results["average"] = m;
+  c.results["averageSquare"] = v;
+}
+
+void runGradientNorm(Call& c) {
+  const Tensor& x = c.input("x");
+  c.results["out"] = scalar(std::sqrt(backend().optimizer.squareSum(x.f32(), x.elements())));
+}
+
+void runPhilox(Call& c) {
+  const auto count = static_cast<int64_t>(c.number("count", 4));
+  require(count > 0 && count % 4 == 0 && count <= (1 << 20), "Expected a count that is a multiple of 4 up to 1048576");
+  const Philox generator{static_cast<uint64_t>(c.number("seed", 0)), static_cast<uint64_t>(c.number("stream", 0))};
+  Tensor words = Tensor::zeros({count}, DType::i32), normal = Tensor::zeros({count});
+  for (int64_t i = 0; i < count / 4; ++i) {
+    const auto w = generator.words(static_cast<uint64_t>(i) + static_cast<uint64_t>(c.number("counter", 0)));
+    for (int64_t j = 0; j < 4; ++j) words.data<int32_t>()[i * 4 + j] = static_cast<int32_t>(w[static_cast<size_t>(j)]);
+  }
+  fillNormal(normal.f32(), count, 1.0f, generator);
+  c.results["out"] = words;
+  c.results["normal"] = normal;
+}
+
+const std::map<std::string, std::function<void(Call&)>>& table() {
+  static const std::map<std::string, std::function<void(Call&)>> ops{
+      {"linear", runLinear},          {"feed_forward", runFeedForward}, {"layer_norm", runLayerNorm},
+      {"attention", runAttention},    {"adapter", runAdapter},          {"embedding", runEmbedding},
+      {"gather_rows", runGatherRows}, {"add_rows", runAddRows},         {"activation", runActivation},
+      {"dropout", runDropout},        {"softmax", runSoftmax},          {"distillation_loss", runDistillation},
+      {"cross_entropy", runCrossEntropy}, {"adamw", runAdamW},          {"gradient_norm", runGradientNorm},
+      {"philox", runPhilox}};
+  return ops;
+}
+
+}  // namespace
+
+NamedTensors runOp(const std::string& name, const NamedTensors& inputs, const std::map<std::string, Attribute>& attributes,
+                   const Tensor& gradOutput) {
+  const auto found = table().find(name);
+  if (found == table().end()) {
+    std::string known;
+    for (const std::string& op : opNames()) known += (known.empty() ? "" : ", ") + op;
+    fail(Code::NotFound, "Expected the name of an op (", known, ") but received '", name, "'");
+  }
+  NamedTensors all = inputs;
+  if (gradOutput.defined()) all["gradOutput"] = gradOutput;
+  Call call(all, attributes, gradOutput);
+  found->second(call);
+  return std::move(call.results);
+}
+
+std::vector<std::string> opNames() {
+  std::vector<std::string> names;
+  for (const auto& [name, op] : table()) names.push_back(name);
+  return names;
+}
+
+double productRate(int64_t m, int64_t n, int64_t k, DType dtype) {
+  for (int64_t size : {m, n, k}) require(size >= 1 && size <= 65536, "Expected sizes from 1 to 65536 but received ", size);
+  require(dtype == DType::f32 || dtype == DType::bf16, "Expected f32 or bf16 but received ", nameOf(dtype));
+  Tensor a = Tensor::zeros({m, k}, dtype), b = Tensor::zeros({k, n}), c = Tensor::zeros({m, n}, dtype);
+  Tensor values = Tensor::zeros({m, k});
+  fillNormal(values.f32(), values.elements(), 1.0f, {1, 1});
+  fillNormal(b.f32(), b.elements(), 1.0f, {1, 2});
+  backend().elementwise.convert(values.raw(), DType::f32, a.raw(), dtype, a.elements());
+  const auto packed = backend().product.pack({b.raw(), DType::f32, n, false}, k, n, dtype);
+  Product product{};
+  product.m = m;
+  product.n = n;
+  product.k = k;
+  product.a = {a.raw(), dtype, k, false};
+  product.b = {nullptr, dtype, n, false};
+  product.packedB = packed.get();
+  product.c = c.raw();
+  product.cType = dtype;
+  product.cStride = n;
+  double best = 0;
+  for (int repeat = 0; repeat < 12; ++repeat) {
+    const auto begin = std::chrono::steady_clock::now();
+    backend().product.multiply(product);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    best = std::max(best, 2.0 * static_cast<double>(m * n) * static_cast<double>(k) / seconds * 1e-9);
+  }
+  return best;
+}
+
+}  // namespace duet

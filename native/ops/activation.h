@@ -1,0 +1,34 @@
+// Element-wise activations and what they share: exact gelu x * Phi(x), relu, tanh.
+// Backward takes the value before the activation for gelu and the value after it for relu and tanh.
+#pragma once
+
+#include "core/tensor.h"
+
+namespace duet {
+
+enum class Activation { none, gelu, relu, tanh };
+
+struct ActivationForward {
+  const void* x;
+  void* y;  // may be x
+  DType dtype;
+  int64_t count;
+  Activation kind;
+};
+
+struct ActivationBackward {
+  const void* kept;  // x for gelu, y for relu and tanh
+  DType keptType;
+  const void* dy;
+  void* dx;  // may be dy
+  DType dtype;
+  int64_t count;
+  Activation kind;
+};
+
+struct ActivationKernels {
+  void (*forward)(const ActivationForward&);
+  void (*backward)(const ActivationBackward&);
+};
+
+}  // namespace duet

@@ -1,0 +1,42 @@
+// Matrix products C = A B (+ bias) (+ residual) (+ C), on oneDNN 2.6 or 3.x. A is M x K, B is K x N;
+// either may be stored transposed. A frozen B may be packed once into the library's own layout.
+#pragma once
+
+#include <memory>
+
+#include "core/tensor.h"
+
+namespace duet {
+
+struct PackedMatrix;  // B in the layout the library likes best for one K x N and data type
+
+struct Matrix {
+  const void* data;
+  DType dtype;
+  int64_t stride;           // elements between stored rows
+  bool transposed = false;  // stored as columns x rows
+};
+
+struct Product {
+  int64_t m, n, k;
+  Matrix a, b;
+  const PackedMatrix* packedB = nullptr;  // used instead of b where given
+  void* c = nullptr;
+  DType cType = DType::f32;
+  int64_t cStride = 0;
+  const float* bias = nullptr;      // n
+  const float* residual = nullptr;  // m x n, may be c
+  int64_t residualStride = 0;
+  bool accumulate = false;  // c += ...
+};
+
+struct ProductKernels {
+  void (*multiply)(const Product&);
+  /// Packs a K x N matrix given as f32 into `dtype` for products with it on the right.
+  std::shared_ptr<PackedMatrix> (*pack)(const Matrix& b, int64_t k, int64_t n, DType dtype);
+  size_t (*packedBytes)(const PackedMatrix&);
+};
+
+ProductKernels productKernels();
+
+}  // namespace duet

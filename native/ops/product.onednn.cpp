@@ -1,0 +1,191 @@
+// Matrix products on oneDNN. This one file hides the difference between its 2.x and 3.x interfaces.
+// Primitives are kept by their shapes; one scratchpad serves them all.
+#include <cstdlib>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
+
+#include "ops/product.h"
+
+namespace duet {
+
+struct PackedMatrix {
+  dnnl::memory memory;
+  int64_t k, n;
+};
+
+namespace {
+
+using dnnl::memory;
+using DataType = memory::data_type;
+
+struct Key {
+  int64_t m, n, k, aStride, bStride, cStride, residualStride;
+  uint32_t flags;
+  bool operator==(const Key& other) const { return std::memcmp(this, &other, sizeof(Key) - 4) == 0; }
+};
+
+struct KeyHash {
+  size_t operator()(const Key& key) const {
+    uint64_t hash = 1469598103934665603ull;
+    const int64_t words[] = {key.m, key.n, key.k, key.aStride, key.bStride, key.cStride, key.residualStride,
+                             static_cast<int64_t>(key.flags)};
+    for (int64_t word : words) hash = (hash ^ static_cast<uint64_t>(word)) * 1099511628211ull;
+    return static_cast<size_t>(hash ^ (hash >> 32));
+  }
+};
+
+struct Plan {
+  dnnl::matmul::primitive_desc description;
+  dnnl::matmul primitive;
+};
+
+struct Library {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  std::unordered_map<Key, Plan, KeyHash> plans;
+  void* scratch = nullptr;
+  size_t scratchBytes = 0;
+
+  ~Library() { std::free(scratch); }
+
+  void* scratchOf(size_t bytes) {
+    if (bytes > scratchBytes) {
+      std::free(scratch);
+      scratchBytes = (bytes + 4095) / 4096 * 4096;
+      scratch = std::aligned_alloc(4096, scratchBytes);
+      if (!scratch) {
+        scratchBytes = 0;
+        fail(Code::Internal, "Out of memory: a matrix product needs ", bytes, " bytes of scratch");
+      }
+    }
+    return scratch;
+  }
+};
+
+Library& library() {
+  thread_local Library instance;  // products run on the compute queue's thread
+  return instance;
+}
+
+constexpr size_t kPlans = 1024;
+
+DataType typeOf(DType dtype) {
+  if (dtype == DType::f32) return DataType::f32;
+  if (dtype == DType::bf16) return DataType::bf16;
+  fail(Code::Internal, "Matrix products take f32 or bf16, not ", nameOf(dtype));
+}
+
+memory::desc matrix(int64_t rows, int64_t columns, DType dtype, int64_t stride, bool transposed) {
+  return memory::desc({rows, columns}, typeOf(dtype),
+                      transposed ? memory::dims{1, stride} : memory::dims{stride, 1});
+}
+
+dnnl::matmul::primitive_desc describe(const memory::desc& a, const memory::desc& b, const memory::desc* bias,
+                                      const memory::desc& c, const dnnl::primitive_attr& attributes) {
+  const dnnl::engine& engine = library().engine;
+#if DNNL_VERSION_MAJOR >= 3
+  return bias ? dnnl::matmul::primitive_desc(engine, a, b, *bias, c, attributes)
+              : dnnl::matmul::primitive_desc(engine, a, b, c, attributes);
+#else
+  const auto description = bias ? dnnl::matmul::desc(a, b, *bias, c) : dnnl::matmul::desc(a, b, c);
+  return dnnl::matmul::primitive_desc(description, attributes, engine);
+#endif
+}
+
+template <typename Work>
+auto guarded(const char* what, Work work) {
+  try {
+    return work();
+  } catch (const dnnl::error& error) {
+    fail(error.status == dnnl_out_of_memory ? Code::Internal : Code::Unsupported, "oneDNN could not ", what, ": ",
+         error.what());
+  }
+}
+
+Plan makePlan(const Product& c) {
+  const memory::desc a = matrix(c.m, c.k, c.a.dtype, c.a.stride, c.a.transposed);
+  const memory::desc b = c.packedB ? c.packedB->memory.get_desc()
+                                   : matrix(c.k, c.n, c.b.dtype, c.b.stride, c.b.transposed);
+  const memory::desc out = matrix(c.m, c.n, c.cType, c.cStride, false);
+  const memory::desc bias({1, c.n}, DataType::f32, memory::dims{c.n, 1});
+  dnnl::post_ops steps;
+  if (c.accumulate) steps.append_sum(1.0f);
+  if (c.residual)
+    steps.append_binary(dnnl::algorithm::binary_add, matrix(c.m, c.n, DType::f32, c.residualStride, false));
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  attributes.set_post_ops(steps);
+  const auto description = describe(a, b, c.bias ? &bias : nullptr, out, attributes);
+  return {description, dnnl::matmul(description)};
+}
+
+Key keyOf(const Product& c) {
+  const uint32_t flags = static_cast<uint32_t>(c.a.dtype) | static_cast<uint32_t>(c.b.dtype) << 3 |
+                         static_cast<uint32_t>(c.cType) << 6 | static_cast<uint32_t>(c.a.transposed) << 9 |
+                         static_cast<uint32_t>(c.b.transposed) << 10 |
+                         static_cast<uint32_t>(c.packedB != nullptr) << 11 |
+                         static_cast<uint32_t>(c.bias != nullptr) << 12 |
+                         static_cast<uint32_t>(c.residual != nullptr) << 13 |
+                         static_cast<uint32_t>(c.accumulate) << 14;
+  return {c.m, c.n, c.k, c.a.stride, c.packedB ? 0 : c.b.stride, c.cStride, c.residual ? c.residualStride : 0, flags};
+}
+
+void multiply(const Product& c) {
+  if (c.m == 0 || c.n == 0) return;
+  guarded("multiply matrices", [&] {
+    Library& lib = library();
+    const Key key = keyOf(c);
+    auto found = lib.plans.find(key);
+    if (found == lib.plans.end()) {
+      if (lib.plans.size() >= kPlans) lib.plans.clear();
+      found = lib.plans.emplace(key, makePlan(c)).first;
+    }
+    const Plan& plan = found->second;
+    auto wrap = [&](const memory::desc& desc, const void* data) {
+      return memory(desc, lib.engine, const_cast<void*>(data));
+    };
+    std::unordered_map<int, memory> arguments{
+        {DNNL_ARG_SRC, wrap(plan.description.src_desc(), c.a.data)},
+        {DNNL_ARG_WEIGHTS, c.packedB ? c.packedB->memory : wrap(plan.description.weights_desc(), c.b.data)},
+        {DNNL_ARG_DST, wrap(plan.description.dst_desc(), c.c)}};
+    if (c.bias) arguments.emplace(DNNL_ARG_BIAS, wrap(memory::desc({1, c.n}, DataType::f32, memory::dims{c.n, 1}), c.bias));
+    if (c.residual)
+      arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(c.accumulate ? 1 : 0) | DNNL_ARG_SRC_1,
+                        wrap(matrix(c.m, c.n, DType::f32, c.residualStride, false), c.residual));
+    const memory::desc scratchpad = plan.description.scratchpad_desc();
+    if (scratchpad.get_size() > 0)
+      arguments.emplace(DNNL_ARG_SCRATCHPAD, wrap(scratchpad, lib.scratchOf(scratchpad.get_size())));
+    plan.primitive.execute(lib.stream, arguments);
+    lib.stream.wait();
+  });
+}
+
+std::shared_ptr<PackedMatrix> pack(const Matrix& b, int64_t k, int64_t n, DType dtype) {
+  return guarded("pack a matrix", [&] {
+    Library& lib = library();
+    // The layout is asked for at a typical number of rows; it does not depend on it.
+    const int64_t rows = 512;
+    const memory::desc a({rows, k}, typeOf(dtype), memory::format_tag::ab);
+    const memory::desc any({k, n}, typeOf(dtype), memory::format_tag::any);
+    const memory::desc c({rows, n}, typeOf(dtype), memory::format_tag::ab);
+    const auto description = describe(a, any, nullptr, c, dnnl::primitive_attr());
+    memory plain(matrix(k, n, b.dtype, b.stride, b.transposed), lib.engine, const_cast<void*>(b.data));
+    memory packed(description.weights_desc(), lib.engine);
+    dnnl::reorder(plain, packed).execute(lib.stream, plain, packed);
+    lib.stream.wait();
+    return std::make_shared<PackedMatrix>(PackedMatrix{packed, k, n});
+  });
+}
+
+size_t packedBytes(const PackedMatrix& packed) { return packed.memory.get_desc().get_size(); }
+
+}  // namespace
+
+ProductKernels productKernels() { return {multiply, pack, packedBytes}; }
+
+std::string oneDnnVersionText() {
+  const dnnl_version_t* version = dnnl::version();
+  return str(version->major, ".", version->minor, ".", version->patch);
+}
+
+}  // namespace duet
