@@ -71,9 +71,10 @@ class Vilt final : public Napi::ObjectWrap<Vilt> {
   }
   /// For calls that must not meet a running job.
   Model& idleModel(const char* call) const {
-    require(model()->jobs.empty(), "Expected no work under way for ", call, " but ", model_->jobs.size(),
+    Model& found = *model();
+    require(found.jobs.empty(), "Expected no work under way for ", call, " but ", found.jobs.size(),
             " calls of this model have not settled; await them first");
-    return *model_;
+    return found;
   }
 
   /// Runs `work(session)` as a job; the promise resolves to `result(env, outcome)`.

@@ -218,6 +218,18 @@ StepResult publishedStep(Training& t, const ViltBatch& batch) {
   return result;
 }
 
+void checkOptions(const TrainingOptions& o) {
+  const AdamWOptions& a = o.optimizer;
+  require(std::isfinite(a.learningRate) && a.learningRate >= 0, "Expected a learningRate of 0 or more but received ", a.learningRate);
+  require(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1, "Expected betas from 0 to below 1 but received ", a.beta1, " and ", a.beta2);
+  require(a.epsilon > 0, "Expected a positive epsilon but received ", a.epsilon);
+  require(a.weightDecay >= 0, "Expected a weightDecay of 0 or more but received ", a.weightDecay);
+  require(o.temperature > 0, "Expected a positive temperature but received ", o.temperature);
+  require(o.schedule.maxSteps >= 1 && o.schedule.warmupSteps >= 0, "Expected maxSteps of at least 1 and warmupSteps of 0 or more but received ",
+          o.schedule.maxSteps, " and ", o.schedule.warmupSteps);
+  require(!o.maxGradNorm || *o.maxGradNorm > 0, "Expected a positive maxGradNorm but received ", o.maxGradNorm ? *o.maxGradNorm : 0);
+}
+
 void append(std::vector<Parameter*>& list, Adapter& a) {
   for (Parameter* p : {&a.downWeight, &a.downBias, &a.upWeight, &a.upBias}) list.push_back(p);
 }
@@ -227,6 +239,7 @@ void append(std::vector<Parameter*>& list, Adapter& a) {
 Training::Training(Vilt& m, std::shared_ptr<Arena> memory, Compute type, const TrainingOptions& o)
     : model(m), arena(std::move(memory)), compute(type == Compute::bf16 ? DType::bf16 : DType::f32), options(o),
       head(m.head(o.task)), optimizer(o.optimizer) {
+  checkOptions(o);
   for (const NamedParameter& p : model.parameters()) {
     p.parameter->trainable = false;
     p.parameter->hasGradient = false;

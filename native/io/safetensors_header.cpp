@@ -218,6 +218,8 @@ SafetensorsHeader parseSafetensorsHeader(const std::string& path, std::string_vi
   HeaderReader reader(path);
   // The parser would skip a byte order mark and white space; the format allows neither.
   if (text.empty() || text.front() != '{') reader.corrupt("expected it to begin with '{'");
+  // It also takes a NUL for the end.
+  if (const size_t nul = text.find('\0'); nul != text.npos) reader.corrupt("bad JSON or UTF-8 at byte ", nul, ": NUL");
   json::sax_parse(text, &reader);
 
   std::vector<SafetensorsEntry>& entries = reader.header.entries;

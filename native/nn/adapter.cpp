@@ -19,10 +19,15 @@ Stacked stack(Tape& tape, const AdapterGroup& group, int64_t width) {
   Stacked s;
   for (const AdapterBranch& branch : group.branches) {
     const Adapter& a = *branch.adapter;
+    require(a.downWeight.value.shape().rank() == 2 && a.upWeight.value.shape().rank() == 2,
+            "Expected adapter weights of two dimensions for ", a.downWeight.name);
     const int64_t rank = a.downWeight.value.dim(0);
     require(a.downWeight.value.dim(1) == width && a.upWeight.value.dim(0) == width && a.upWeight.value.dim(1) == rank,
             "Expected an adapter of width ", width, " but ", a.downWeight.name, " is ",
             a.downWeight.value.shape().text());
+    require(a.downBias.value.elements() == rank && a.upBias.value.elements() == width, "Expected biases of ", rank,
+            " and ", width, " for ", a.downWeight.name, " but received ", a.downBias.value.shape().text(), " and ",
+            a.upBias.value.shape().text());
     s.rank += rank;
   }
   s.down = tape.empty({s.rank, width});
@@ -132,6 +137,8 @@ Var adapt(Context& context, const Var& x, const Var* residual, const std::vector
           int64_t outRows) {
   Tape& tape = context.tape;
   const int64_t width = x.value.columns(), inRows = x.value.rowCount();
+  require(!residual || residual->value.elements() == x.value.elements(), "Expected a residual of ",
+          x.value.shape().text(), " but received ", residual ? residual->value.shape().text() : "");
   bool trained = false;
   int64_t covered = 0;
   for (const AdapterGroup& group : groups) {

@@ -1,5 +1,7 @@
 #include "nn/attention.h"
 
+#include <algorithm>
+
 #include "ops/kernels.h"
 
 namespace duet {
@@ -12,6 +14,16 @@ HeadMatrix columnsOf(const Tensor& tensor, int64_t column) {
           tensor.columns()};
 }
 
+/// Gradients of keys are written span by span, so no two spans may share rows.
+void checkApart(const AttentionLayout& layout, int64_t AttentionSpan::*begin, int64_t AttentionSpan::*end,
+                const char* what) {
+  std::vector<AttentionSpan> sorted = layout.spans;
+  std::sort(sorted.begin(), sorted.end(), [&](const AttentionSpan& a, const AttentionSpan& b) { return a.*begin < b.*begin; });
+  for (size_t i = 1; i < sorted.size(); ++i)
+    require(sorted[i - 1].*end <= sorted[i].*begin, "Attention spans may not share rows but two of them share ", what,
+            " row ", sorted[i].*begin);
+}
+
 void checkLayout(const AttentionLayout& layout, int64_t queryRows, int64_t keyRows, int64_t width) {
   require(layout.heads > 0 && width % layout.heads == 0, "Expected a width divisible by ", layout.heads,
           " heads but received ", width);
@@ -19,6 +31,14 @@ void checkLayout(const AttentionLayout& layout, int64_t queryRows, int64_t keyRo
     require(span.queryBegin >= 0 && span.queryBegin <= span.queryEnd && span.queryEnd <= queryRows &&
                 span.keyBegin >= 0 && span.keyBegin < span.keyEnd && span.keyEnd <= keyRows,
             "An attention span lies outside its ", queryRows, " query and ", keyRows, " key rows");
+  for (const AttentionSpan& span : layout.spans) {
+    bool seen = layout.keyMask.empty() || span.queryBegin == span.queryEnd;
+    for (int64_t row = span.keyBegin; row < span.keyEnd && !seen && row < static_cast<int64_t>(layout.keyMask.size()); ++row)
+      seen = layout.keyMask[static_cast<size_t>(row)] != 0;
+    require(seen, "Expected at least one visible key for query row ", span.queryBegin, " but the mask hides them all");
+  }
+  checkApart(layout, &AttentionSpan::queryBegin, &AttentionSpan::queryEnd, "query");
+  checkApart(layout, &AttentionSpan::keyBegin, &AttentionSpan::keyEnd, "key");
   require(layout.keyMask.empty() || static_cast<int64_t>(layout.keyMask.size()) == keyRows,
           "Expected a key mask of ", keyRows, " rows but received ", layout.keyMask.size());
 }
@@ -39,6 +59,9 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same, std::shared
   const DType dtype = q.value.dtype();
   const int64_t width = kv.value.columns() / (same ? 3 : 2);
   const int64_t queryRows = q.value.rowCount(), keyRows = kv.value.rowCount();
+  require(kv.value.columns() == width * (same ? 3 : 2), "Expected columns divisible by ", same ? 3 : 2,
+          " but received ", kv.value.shape().text());
+  require(dropout >= 0.0f && dropout < 1.0f, "Expected a dropout probability from 0 to below 1 but received ", dropout);
   require(same || q.value.columns() == width, "Expected queries of ", width, " columns but received ",
           q.value.shape().text());
   require(kv.value.dtype() == dtype, "Queries and keys differ in type");

@@ -8,7 +8,10 @@ Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, in
   Tape& tape = context.tape;
   std::vector<EmbeddingTerm> terms;
   bool tracked = false;
+  require(width > 0, "Expected embedding tables of at least one column");
   for (const EmbeddingInput& input : inputs) {
+    require(input.table->value.columns() == width, "Expected tables of ", width, " columns but ", input.table->name,
+            " is ", input.table->value.shape().text());
     const int64_t entries = input.table->value.elements() / width;
     require(static_cast<int64_t>(input.index.size()) == rows, "Expected ", rows, " indices for ", input.table->name,
             " but received ", input.index.size());
@@ -64,6 +67,8 @@ Var gatherRows(Context& context, const Var& x, std::shared_ptr<const std::vector
 Var addRows(Context& context, const Var& base, const Var& x, std::shared_ptr<const std::vector<int32_t>> index) {
   Tape& tape = context.tape;
   const int64_t rows = x.value.rowCount(), width = x.value.columns();
+  require(base.value.columns() == width, "Expected rows of ", base.value.columns(), " columns but received ",
+          x.value.shape().text());
   require(static_cast<int64_t>(index->size()) == rows, "Expected ", rows, " row numbers but received ", index->size());
   for (int32_t row : *index)
     require(row >= 0 && row < base.value.rowCount(), "Row ", row, " is not in ", base.value.shape().text());

@@ -74,6 +74,20 @@ const Tensor& inType(const Tensor& tensor, int64_t row, int64_t rows, DType type
   return buffer;
 }
 
+void checkWeights(const Weights& weight, const Parameter* bias) {
+  const Shape& shape = weight.parameter->value.shape();
+  require(shape.rank() == 2, "Expected a weight of two dimensions for ", weight.parameter->name, " but received ",
+          shape.text());
+  if (bias)
+    require(bias->value.elements() == shape[0], "Expected a bias of ", shape[0], " for ", weight.parameter->name,
+            " but received ", bias->value.shape().text());
+}
+
+void checkResidual(const Var& residual, int64_t rows, int64_t columns) {
+  require(residual.value.elements() == rows * columns && residual.value.dtype() == DType::f32,
+          "Expected a residual of f32 [", rows, ", ", columns, "] but received ", residual.value.shape().text());
+}
+
 bool trainable(const Weights& weight) { return weight.parameter->trainable; }
 bool trainable(const Parameter* parameter) { return parameter && parameter->trainable; }
 
@@ -108,6 +122,8 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
   const int64_t rows = x.value.rowCount();
   require(x.value.columns() == weight.in(), "Expected ", weight.in(), " columns for ", weight.parameter->name,
           " but received ", x.value.shape().text());
+  checkWeights(weight, bias);
+  if (options.residual) checkResidual(*options.residual, rows, weight.out());
   const DType compute = x.value.dtype();
   const bool wantsWeight = tape.recording() && (trainable(weight) || trainable(bias));
   const bool tracked = tape.recording() && (wantsWeight || x.tracked() || (options.residual && options.residual->tracked()));
@@ -178,6 +194,9 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
   const int64_t rows = x.value.rowCount(), hidden = first.out(), width = second.out();
   require(x.value.columns() == first.in() && second.in() == hidden, "Feed-forward sizes do not fit: ",
           x.value.shape().text(), ", ", first.parameter->name, ", ", second.parameter->name);
+  checkWeights(first, firstBias);
+  checkWeights(second, secondBias);
+  if (residual.value.defined()) checkResidual(residual, rows, width);
   const DType compute = x.value.dtype();
   const bool wantsWeights = trainable(first) || trainable(firstBias) || trainable(second) || trainable(secondBias);
   const bool tracked = tape.recording() && (wantsWeights || x.tracked() || residual.tracked());

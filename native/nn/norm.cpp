@@ -9,6 +9,7 @@ Var layerNorm(Context& context, const Var& x, Parameter& gamma, Parameter& beta,
   const int64_t rows = x.value.rowCount(), columns = x.value.columns();
   require(gamma.value.elements() == columns && beta.value.elements() == columns, "Expected ", columns,
           " columns for ", gamma.name, " but it has ", gamma.value.shape().text());
+  require(epsilon > 0.0f, "Expected a positive epsilon for ", gamma.name, " but received ", epsilon);
   const bool tracked = tape.recording() && (x.tracked() || gamma.trainable || beta.trainable);
   Tensor y = tape.empty(x.value.shape(), outType);
   Tensor statistics = tracked ? tape.empty({2, rows}) : Tensor{};

@@ -43,6 +43,8 @@ class Call {
   /// A copy in the arena, tracked, two-dimensional.
   Var value(const std::string& name, DType compute = DType::f32) {
     const Tensor& given = input(name);
+    require(given.shape().rank() >= 1 && given.columns() > 0, "Expected '", name,
+            "' of at least one column but received ", given.shape().text());
     Tensor copy = tape.empty({given.rowCount(), given.columns()}, compute);
     backend().elementwise.convert(given.raw(), DType::f32, copy.raw(), compute, given.elements());
     const Var var = tape.track(copy);
@@ -100,7 +102,7 @@ class Call {
   void finish(const Var& out, const Shape& shape) {
     results["out"] = persistent(out.value, shape);
     if (!gradOutput_.defined()) return;
-    require(gradOutput_.elements() == out.value.elements(), "Expected a gradient of ", shape.text(),
+    require(gradOutput_.dtype() == DType::f32 && gradOutput_.elements() == out.value.elements(), "Expected a gradient of ", shape.text(),
             " for the output but received ", gradOutput_.shape().text());
     Tensor gradient = tape.empty(out.value.shape(), out.value.dtype());
     backend().elementwise.convert(gradOutput_.raw(), gradOutput_.dtype(), gradient.raw(), gradient.dtype(),
@@ -304,11 +306,13 @@ void runDropout(Call& c) {
 
 void runSoftmax(Call& c) {
   const Tensor& x = c.input("x");
+  require(x.shape().rank() >= 1 && x.columns() > 0, "Expected at least one column but received ", x.shape().text());
   const bool log = c.flag("log", false);
   Tensor y = Tensor::zeros(x.shape());
   backend().loss.softmax(x.f32(), y.f32(), x.rowCount(), x.columns(), log);
   c.results["out"] = y;
   if (c.has("gradOutput")) {
+    require(c.input("gradOutput").elements() == x.elements(), "Expected a gradient of ", x.shape().text());
     Tensor dx = Tensor::zeros(x.shape());
     backend().loss.softmaxBackward(y.f32(), c.input("gradOutput").f32(), dx.f32(), x.rowCount(), x.columns(), log);
     c.results["grad.x"] = dx;
@@ -334,6 +338,8 @@ void runDistillation(Call& c) {
   for (int i = 0; i < a; ++i) outer *= x.dim(i);
   for (int i = a + 1; i < x.shape().rank(); ++i) inner *= x.dim(i);
   Tensor gradient = Tensor::zeros(x.shape());
+  require(x.elements() > 0, "Expected logits of at least one element but received ", x.shape().text());
+  require(c.number("temperature", 3) > 0, "Expected a positive temperature but received ", c.number("temperature", 3));
   const float share = part == "combined" ? 0.5f : 1.0f;
   double loss = 0;
   if (part != "kl") {
@@ -354,6 +360,7 @@ void runDistillation(Call& c) {
 void runCrossEntropy(Call& c) {
   const Tensor& x = c.input("logits");
   const Tensor& labels = c.input("labels", DType::i32);
+  require(x.shape().rank() >= 1 && x.columns() > 0, "Expected at least one class but received ", x.shape().text());
   require(labels.elements() == x.rowCount(), "Expected ", x.rowCount(), " labels but received ", labels.elements());
   for (int64_t i = 0; i < labels.elements(); ++i)
     require(labels.data<int32_t>()[i] < x.columns(), "Expected labels below ", x.columns());
@@ -369,6 +376,7 @@ Tensor copyOf(const Tensor& from) {
 }
 
 void runAdamW(Call& c) {
+  require(c.number("step", 1) >= 1, "Expected a step of at least 1 but received ", c.number("step", 1));
   Tensor p = copyOf(c.input("parameter")), m = copyOf(c.input("average")), v = copyOf(c.input("averageSquare"));
   const Tensor& g = c.input("gradient");
   require(g.elements() == p.elements() && m.elements() == p.elements() && v.elements() == p.elements(),

@@ -40,7 +40,7 @@ double distillation(const DistillationLoss& c) {
         const double logP = x[i * c.inner] * inverse - p.top - p.logSum;
         const double logQ = y[i * c.inner] * inverse - q.top - q.logSum;
         const double probability = std::exp(logQ);
-        if (probability > 0.0) total += probability * (logQ - logP);
+        if (!(probability <= 0.0)) total += probability * (logQ - logP);  // NaN counts
         if (c.gradient)
           put(c.gradient, begin + i * c.inner, c.scale * t / static_cast<double>(c.batch) * (std::exp(logP) - probability),
               c.accumulate);

@@ -53,7 +53,7 @@ static inline void writeAs(bf16* p, int64_t i, float value) {
   p[i].bits = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
-/// exp(x) to about 1 ulp for x <= 88; exactly 0 below -87.3 and for -infinity.
+/// exp(x) to about 1 ulp for x <= 88; exactly 0 below -87.3 and for -infinity; NaN for NaN.
 static inline float fastExp(float x) {
   const float clamped = x > 88.0f ? 88.0f : (x < -87.3f ? -87.3f : x);
   const float shifted = clamped * 1.44269504088896f + 12582912.0f;  // round to nearest by the magic number
@@ -70,7 +70,8 @@ static inline float fastExp(float x) {
   p = p * r + 1.0f;
   p = p * r + 1.0f;
   const float scaled = floatFromBits(bitsFromFloat(p) + (exponent << 23));
-  return x < -87.3f ? 0.0f : scaled;
+  const float inRange = x < -87.3f ? 0.0f : scaled;
+  return x != x ? x : inRange;  // NaN stays NaN whatever its bits
 }
 
 /// Standard normal distribution function and density at x, sharing one exponential. The tail

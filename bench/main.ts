@@ -1,0 +1,21 @@
+#!/usr/bin/env node
+// Benchmarks: `npm run bench -- <name> [options] [--json]`. Without a name the benchmarks are listed.
+import { Command } from 'commander';
+import { addFeddatStep } from './feddat-step.js';
+import { addProductRate } from './product-rate.js';
+
+const program = new Command('npm run bench --')
+  .description('Measures duet-train. Times depend on the machine; ratios are taken within one run.')
+  .helpCommand(false)
+  .showHelpAfterError()
+  .action(() => program.outputHelp());
+
+addFeddatStep(program);
+addProductRate(program);
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+}

@@ -1,0 +1,39 @@
+#!/usr/bin/env node
+/**
+ * The command `duet`. Every subcommand is a file of this folder; this one only puts them together and turns errors into one line and
+ * an exit code: 0 done, 1 an error (or failed reference numbers), 2 wrong usage, 130 stopped by Ctrl-C.
+ */
+
+import { Command, CommanderError } from 'commander';
+import { DuetError, messageOf } from '../errors.js';
+import { EXIT_STOPPED } from '../run/stop.js';
+import { packageVersion } from '../run/versions.js';
+import { goldenCommand } from './golden.js';
+
+export function program(): Command {
+  const duet = new Command('duet')
+    .description('Federated fine-tuning of vision-language models with dual-adapter teachers (FedDAT).')
+    .version(packageVersion())
+    .showHelpAfterError('(duet <command> --help shows its options)')
+    .configureHelp({ showGlobalOptions: true });
+  for (const command of [goldenCommand()]) duet.addCommand(command);
+  for (const command of duet.commands) command.exitOverride();
+  return duet.exitOverride();
+}
+
+/** @returns the exit code */
+export async function main(argv: readonly string[]): Promise<number> {
+  try {
+    await program().parseAsync([...argv]);
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    if (error instanceof DuetError && error.code === 'CANCELLED') return EXIT_STOPPED;
+    const known = error instanceof DuetError && error.code !== 'INTERNAL';
+    const text = known ? error.message : error instanceof Error ? error.stack : messageOf(error);
+    process.stderr.write(`duet: ${text}\n`);
+    return 1;
+  }
+}
+
+process.exitCode = await main(process.argv);

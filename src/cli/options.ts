@@ -1,0 +1,55 @@
+/** Options several commands share, and the parsing of numbers with the wording of the package. */
+
+import { InvalidArgumentError, Option } from 'commander';
+
+export interface RuntimeFlags {
+  device: 'cpu';
+  threads: number;
+}
+
+export function deviceOption(): Option {
+  return new Option('--device <device>', 'where to compute').choices(['cpu']).default('cpu');
+}
+
+export function threadsOption(): Option {
+  const option = new Option(
+    '--threads <count>',
+    'threads of the native core; 0 takes one per physical processor',
+  );
+  return option.argParser(integer(0)).default(0);
+}
+
+export function integer(least: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text.trim()) || !Number.isSafeInteger(value) || value < least) {
+      throw new InvalidArgumentError(`Expected an integer of at least ${least} but received ${text}.`);
+    }
+    return value;
+  };
+}
+
+export function positive(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !Number.isFinite(value) || value <= 0) {
+    throw new InvalidArgumentError(`Expected a number above 0 but received ${text}.`);
+  }
+  return value;
+}
+
+export function share(text: string): number {
+  const value = Number(text);
+  if (text.trim() === '' || !(value >= 0 && value <= 1)) {
+    throw new InvalidArgumentError(`Expected a number from 0 to 1 but received ${text}.`);
+  }
+  return value;
+}
+
+/** `a,b,c` as a list without empty entries. */
+export function list(text: string): string[] {
+  const items = text.split(',').map((item) => item.trim());
+  if (items.some((item) => item === '')) {
+    throw new InvalidArgumentError(`Expected names with commas between them but received ${text}.`);
+  }
+  return items;
+}

@@ -1,0 +1,82 @@
+/**
+ * What was left out of a data set, and why.
+ *
+ * A single bad sample costs itself, not the run: it is skipped, counted here by reason, and shown with a few examples. Each
+ * question is counted once, however often it is met.
+ */
+
+export type SkipReason =
+  /** No integer question_id or image_id, no text, or the id was there before. */
+  | 'malformed question'
+  /** No annotation with answers for the question. */
+  | 'no annotation'
+  /** The picture of the question is not among the files. */
+  | 'missing picture'
+  /** The picture is damaged, cut short, or too large. */
+  | 'corrupt picture'
+  /** Training only: none of the answers is in the answer vocabulary. */
+  | 'no known answer'
+  /** A list of question ids names one that is not in the data set. */
+  | 'unknown question';
+
+/** The counts in plain data, for logs and run folders. */
+export interface DatasetCounts {
+  name: string;
+  /** Questions that were asked for. */
+  questions: number;
+  /** Questions that are used. */
+  kept: number;
+  skipped: Partial<Record<SkipReason, number>>;
+  /** Up to three messages a reason. */
+  examples: string[];
+}
+
+const EXAMPLES_PER_REASON = 3;
+
+/** Questions skipped, by reason. */
+export class SkipReport {
+  readonly #reasons = new Map<number | string, { reason: SkipReason; message: string }>();
+
+  /** Notes that a question is skipped; the first reason of a question stays. */
+  note(question: number | string, reason: SkipReason, message: string): void {
+    if (!this.#reasons.has(question)) this.#reasons.set(question, { reason, message });
+  }
+
+  /** Takes over the entries of `other` for the questions that `wanted` accepts. */
+  include(other: SkipReport, wanted: (question: number | string) => boolean = () => true): void {
+    for (const [question, entry] of other.#reasons) {
+      if (wanted(question)) this.note(question, entry.reason, entry.message);
+    }
+  }
+
+  has(question: number | string): boolean {
+    return this.#reasons.has(question);
+  }
+
+  get size(): number {
+    return this.#reasons.size;
+  }
+
+  get counts(): Partial<Record<SkipReason, number>> {
+    const counts: Partial<Record<SkipReason, number>> = {};
+    for (const { reason } of this.#reasons.values()) counts[reason] = (counts[reason] ?? 0) + 1;
+    return counts;
+  }
+
+  get examples(): string[] {
+    const shown: Partial<Record<SkipReason, number>> = {};
+    const examples: string[] = [];
+    for (const { reason, message } of this.#reasons.values()) {
+      shown[reason] = (shown[reason] ?? 0) + 1;
+      if (shown[reason] <= EXAMPLES_PER_REASON) examples.push(`${reason}: ${message}`);
+    }
+    return examples;
+  }
+
+  /** E.g. `3 skipped (2 missing picture, 1 no annotation)`; empty when nothing was skipped. */
+  toString(): string {
+    if (this.size === 0) return '';
+    const parts = Object.entries(this.counts).map(([reason, count]) => `${count} ${reason}`);
+    return `${this.size} skipped (${parts.join(', ')})`;
+  }
+}

@@ -1,0 +1,143 @@
+/**
+ * BERT word pieces: text to token ids for ViLT's text embedding.
+ *
+ * Lower case, accents stripped, ideographs and punctuation apart, greedy longest-match pieces, `[CLS] ... [SEP]`,
+ * truncation from the right, padding with `[PAD]`. The pieces come from `@huggingface/tokenizers` (see `word-pieces.ts`);
+ * truncation and padding, which that library leaves to its caller, are done here. A plain `vocab.txt` is enough.
+ */
+
+import { join } from 'node:path';
+import { DuetError } from '../errors.js';
+import {
+  makeVocabulary,
+  readVocabulary,
+  requireSpecialTokens,
+  type VocabularyOptions,
+  writeVocabulary,
+} from './vocabulary.js';
+import { WordPieces } from './word-pieces.js';
+
+export interface EncodeOptions {
+  /** Largest number of tokens of a text, `[CLS]` and `[SEP]` included; 2 or more. Longer texts lose their end. */
+  maxLength: number;
+  /** Pad to the longest text of the call (default) or to `maxLength`. */
+  padTo?: 'longest' | 'max';
+}
+
+/** Encoded texts, row after row: B texts of `length` tokens each, padded at the right. */
+export interface EncodedTexts {
+  batch: number;
+  length: number;
+  /** [B * length] */
+  inputIds: Int32Array;
+  /** [B * length], all 0: a question is one segment */
+  tokenTypeIds: Int32Array;
+  /** [B * length], 1 on tokens, 0 on padding */
+  attentionMask: Uint8Array;
+}
+
+export interface TokenizerOptions {
+  /** Lower-case and strip accents (the `uncased` models). Default true. */
+  lowerCase?: boolean;
+}
+
+/** Word pieces over a fixed vocabulary. */
+export class Tokenizer {
+  /** Tokens in the order of their ids. */
+  readonly vocabulary: readonly string[];
+  readonly lowerCase: boolean;
+  readonly padId: number;
+  readonly unknownId: number;
+  readonly #clsId: number;
+  readonly #sepId: number;
+  readonly #pieces: WordPieces;
+
+  /**
+   * @param vocabulary tokens in the order of their ids; must hold `[PAD] [UNK] [CLS] [SEP]`
+   * @throws DuetError CORRUPT when a special token is missing
+   */
+  constructor(vocabulary: readonly string[], options: TokenizerOptions = {}) {
+    requireSpecialTokens(vocabulary, 'the vocabulary');
+    this.vocabulary = [...vocabulary];
+    this.lowerCase = options.lowerCase ?? true;
+    const ids = new Map(this.vocabulary.map((token, id) => [token, id]));
+    const idOf = (token: string) => ids.get(token)!;
+    this.padId = idOf('[PAD]');
+    this.unknownId = idOf('[UNK]');
+    this.#clsId = idOf('[CLS]');
+    this.#sepId = idOf('[SEP]');
+    this.#pieces = new WordPieces(this.vocabulary, this.lowerCase);
+  }
+
+  /** Reads `vocab.txt` (a file, or a folder that holds one). */
+  static async load(path: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
+    return new Tokenizer(await readVocabulary(vocabularyPath(path)), options);
+  }
+
+  /** Makes the vocabulary from texts; see `makeVocabulary`. */
+  static fromTexts(texts: Iterable<string>, options: VocabularyOptions = {}): Tokenizer {
+    return new Tokenizer(makeVocabulary(texts, options), { lowerCase: options.lowerCase ?? true });
+  }
+
+  /** Number of ids. */
+  get size(): number {
+    return this.vocabulary.length;
+  }
+
+  /** Writes `vocab.txt` (to a path ending in .txt, or into a folder). */
+  async save(path: string): Promise<void> {
+    await writeVocabulary(vocabularyPath(path), this.vocabulary);
+  }
+
+  /** The ids of one text with `[CLS]` and `[SEP]`, cut to `maxLength`, not padded. */
+  idsOf(text: string, maxLength: number): Int32Array {
+    requireMaxLength(maxLength);
+    return Int32Array.of(this.#clsId, ...this.#pieces.idsOf(text).slice(0, maxLength - 2), this.#sepId);
+  }
+
+  /** The tokens of one text, special tokens included; for looking at. */
+  tokensOf(text: string, maxLength: number): string[] {
+    return Array.from(this.idsOf(text, maxLength), (id) => this.vocabulary[id] as string);
+  }
+
+  /**
+   * Encodes a batch of texts.
+   * @throws DuetError INVALID_ARGUMENT for an empty batch or a `maxLength` below 2
+   */
+  encode(texts: readonly string[], options: EncodeOptions): EncodedTexts {
+    requireMaxLength(options.maxLength);
+    return this.pad(
+      texts.map((text) => this.idsOf(text, options.maxLength)),
+      options.padTo === 'max' ? options.maxLength : 0,
+    );
+  }
+
+  /** Pads rows of ids (see `idsOf`) to the longest of them, and to `minLength` at least. */
+  pad(rows: readonly Int32Array[], minLength = 0): EncodedTexts {
+    if (rows.length === 0) {
+      throw new DuetError('INVALID_ARGUMENT', 'Expected at least 1 text to encode but received 0');
+    }
+    const length = rows.reduce((longest, row) => Math.max(longest, row.length), minLength);
+    const inputIds = new Int32Array(rows.length * length).fill(this.padId);
+    const attentionMask = new Uint8Array(rows.length * length);
+    for (const [index, row] of rows.entries()) {
+      inputIds.set(row, index * length);
+      attentionMask.fill(1, index * length, index * length + row.length);
+    }
+    const tokenTypeIds = new Int32Array(rows.length * length);
+    return { batch: rows.length, length, inputIds, tokenTypeIds, attentionMask };
+  }
+}
+
+function vocabularyPath(path: string): string {
+  return path.endsWith('.txt') ? path : join(path, 'vocab.txt');
+}
+
+function requireMaxLength(maxLength: number): void {
+  if (!Number.isInteger(maxLength) || maxLength < 2) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected integer of at least 2 for maxLength ([CLS] and [SEP] need 2) but received ${maxLength}`,
+    );
+  }
+}

@@ -1,0 +1,106 @@
+/**
+ * The one error type of the package. A message names the thing, what was expected, what came and how to mend it; `code`
+ * is for programs. Errors of the native core carry the same codes and are turned into this type where they surface.
+ */
+
+export const ERROR_CODES = [
+  'INVALID_ARGUMENT',
+  'NOT_FOUND',
+  'CORRUPT',
+  'UNSUPPORTED',
+  'IO',
+  'DISK_FULL',
+  'CANCELLED',
+  'NOT_FINITE',
+  'INTERNAL',
+] as const;
+
+/**
+ * - `INVALID_ARGUMENT` a value that cannot work
+ * - `NOT_FOUND` a file, folder, parameter or client that is not there
+ * - `CORRUPT` a file whose content is damaged or contradicts itself
+ * - `UNSUPPORTED` something sound that this version does not do
+ * - `IO` reading or writing failed for another reason (permissions, a lock, a device)
+ * - `DISK_FULL` space or quota ended; what was complete before is kept
+ * - `CANCELLED` an AbortSignal or Ctrl-C
+ * - `NOT_FINITE` a loss became NaN or infinite
+ * - `INTERNAL` a bug of this package
+ */
+export type DuetErrorCode = (typeof ERROR_CODES)[number];
+
+export class DuetError extends Error {
+  override readonly name = 'DuetError';
+  readonly code: DuetErrorCode;
+
+  constructor(code: DuetErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** System error codes that have a code of their own here; everything else is `IO`. */
+const SYSTEM_CODES: Record<string, DuetErrorCode> = {
+  ENOENT: 'NOT_FOUND',
+  ENOTDIR: 'NOT_FOUND',
+  ENOSPC: 'DISK_FULL',
+  EDQUOT: 'DISK_FULL',
+};
+
+/** The code of any error: its own, the one of a system error, or `undefined` for something else. */
+export function codeOf(error: unknown): DuetErrorCode | undefined {
+  const code = (error as { code?: unknown } | null | undefined)?.code;
+  if (typeof code !== 'string') return undefined;
+  if ((ERROR_CODES as readonly string[]).includes(code)) return code as DuetErrorCode;
+  if ('syscall' in (error as object) || code in SYSTEM_CODES) return SYSTEM_CODES[code] ?? 'IO';
+  return undefined;
+}
+
+/** Errors with a known code (those of the native core) as DuetErrors; anything else unchanged. */
+export function asDuetError(error: unknown): unknown {
+  if (error instanceof DuetError || !(error instanceof Error)) return error;
+  const code = codeOf(error);
+  if (code === undefined) return error;
+  const converted = new DuetError(code, error.message, { cause: error });
+  // The stack of the caller is worth more than the one of this line.
+  if (error.stack) converted.stack = error.stack.replace(/^Error/, 'DuetError');
+  return converted;
+}
+
+/** The DuetError for a failed file operation; `what` says on which file and what it was for. */
+export function ioError(error: unknown, what: string, hint?: string): DuetError {
+  if (error instanceof DuetError) return error;
+  const code = codeOf(error) ?? 'IO';
+  const reason = {
+    NOT_FOUND: 'no such file or folder',
+    DISK_FULL: 'no space is left on its disk',
+  }[code as string];
+  const message = `Cannot ${what}: ${reason ?? (error as Error)?.message ?? String(error)}`;
+  return new DuetError(code, hint ? `${message}; ${hint}` : message, { cause: error });
+}
+
+/** The words of an error for a person: no class name, no stack. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** @throws DuetError CANCELLED when the signal is aborted; its reason, if it has words, is kept */
+export function throwIfAborted(signal: AbortSignal | undefined, what = 'The work'): void {
+  if (!signal?.aborted) return;
+  const reason: unknown = signal.reason;
+  if (reason instanceof DuetError && reason.code === 'CANCELLED') throw reason;
+  throw new DuetError('CANCELLED', `${what} was cancelled`, { cause: reason });
+}
+
+/** How a received value is shown in a message. */
+export function shown(value: unknown): string {
+  if (value === undefined) return 'nothing';
+  if (typeof value === 'number' || typeof value === 'bigint') return String(value);
+  let text: string | undefined;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    text = undefined;
+  }
+  text ??= String(value);
+  return text.length > 80 ? `${text.slice(0, 77)}...` : text;
+}

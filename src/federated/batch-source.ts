@@ -1,0 +1,71 @@
+/**
+ * Where a client's batches come from: the one thing the federation asks of data. `VqaBatches` in src/data is the usual
+ * source; `FixedBatches` holds batches in memory.
+ */
+
+import { DuetError, throwIfAborted } from '../errors.js';
+import type { ViltBatch } from '../native.js';
+
+/** A batch with what it is scored by. */
+export interface LabelledBatch extends ViltBatch {
+  /** [B * classes] soft scores */
+  targets: Float32Array;
+  /** One a sample, for accuracies by type. */
+  questionTypes?: readonly string[];
+}
+
+export interface BatchOptions {
+  /** Samples in a batch; the last one may have fewer. */
+  batchSize: number;
+  /** Visit the samples in the random order that (seed, stream) names; absent: in their stored order. */
+  order?: { seed: number; stream: number };
+  signal?: AbortSignal;
+}
+
+export interface BatchSource {
+  /** Samples. */
+  readonly size: number;
+  /** Names the content, so that a run is not resumed on other data. */
+  readonly fingerprint?: string;
+  /** Batches in one pass over the samples. */
+  batchCount(batchSize: number): number;
+  /** One pass over the samples. */
+  batches(options: BatchOptions): AsyncIterable<LabelledBatch>;
+  /** This source and others as one, whose batches mix their samples. */
+  join?(others: readonly BatchSource[]): BatchSource;
+}
+
+/** Ready batches, given out as they are and in their own order. */
+export class FixedBatches implements BatchSource {
+  readonly size: number;
+  readonly #batches: readonly LabelledBatch[];
+
+  constructor(batches: readonly LabelledBatch[]) {
+    if (batches.length === 0) {
+      throw new DuetError('INVALID_ARGUMENT', 'Expected at least 1 batch but received 0');
+    }
+    this.#batches = batches;
+    this.size = batches.reduce((sum, batch) => sum + batch.batch, 0);
+  }
+
+  batchCount(): number {
+    return this.#batches.length;
+  }
+
+  async *batches({ signal }: BatchOptions): AsyncGenerator<LabelledBatch> {
+    for (const batch of this.#batches) {
+      throwIfAborted(signal);
+      yield batch;
+    }
+  }
+
+  join(others: readonly BatchSource[]): BatchSource {
+    const batches = others.map((other) => {
+      if (!(other instanceof FixedBatches)) {
+        throw new DuetError('INVALID_ARGUMENT', 'Expected batch sources of one kind to join');
+      }
+      return other.#batches;
+    });
+    return new FixedBatches([...this.#batches, ...batches.flat()]);
+  }
+}

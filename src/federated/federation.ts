@@ -1,0 +1,367 @@
+/**
+ * The rounds of a federation, simulated in one process: sample clients, train each locally on the one model, combine what
+ * they send, evaluate, record.
+ *
+ * ```ts
+ * const federation = new Federation({ model, strategy: new FedDat({ temperature: 3 }), clients, rounds: 30,
+ *   localEpochs: 1, batchSize: 32, learningRate: 1e-4, seed: 1, runDir });
+ * for await (const round of federation.run({ signal })) console.log(round.number, round.metrics);
+ * ```
+ *
+ * The frozen encoder exists once. What belongs to a client (adapter_0 and its head, say) is kept here and written into the
+ * model before its training; before the first round every client has the model's own initial values, as published.
+ */
+
+import { Random } from '../data/random.js';
+import { codeOf, DuetError, messageOf, throwIfAborted } from '../errors.js';
+import { otherAdapter } from '../models/names.js';
+import type { Vilt } from '../models/vilt.js';
+import type { Tensors } from '../native.js';
+import { RunFolder } from '../run/run-folder.js';
+import { type FederatedClient, taskOf, trainLocally } from './client.js';
+import { type ClientEvaluation, evaluateClient, summarise } from './evaluation.js';
+import { exportClients } from './export.js';
+import { type FederationOptions, type FederationSettings, federationSettings } from './options.js';
+import type { Failure, Progress, RoundReport } from './report.js';
+import { sampleClients } from './sampling.js';
+import { laidOut, scheduleFor } from './schedule.js';
+import { runSettings } from './settings.js';
+import { type ClientState, type FederationState, packState, unpackState } from './state.js';
+import type { ClientUpdate, Strategy } from './strategies/strategy.js';
+import { streamOf } from './streams.js';
+
+export interface RunOptions {
+  /** Stops between two steps; `run` then throws CANCELLED and the last recorded round stays. */
+  signal?: AbortSignal;
+}
+
+export class Federation {
+  readonly settings: FederationSettings;
+  readonly strategy: Strategy;
+  readonly clients: readonly FederatedClient[];
+  readonly model: Vilt;
+  /** Reports of rounds of this run that were recorded before it was resumed. */
+  readonly history: RoundReport[] = [];
+  /** Who trains: the clients, or for a pooled strategy one client with all data. */
+  readonly #trainees: readonly FederatedClient[];
+  readonly #onProgress: (progress: Progress) => void;
+  #state: FederationState | undefined;
+  #running = false;
+
+  /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
+  constructor(options: FederationOptions) {
+    this.settings = federationSettings(options);
+    this.model = options.model;
+    this.strategy = options.strategy;
+    this.clients = [...options.clients];
+    this.#trainees = options.strategy.pooled ? [pooled(this.clients)] : this.clients;
+    this.#onProgress = options.onProgress ?? (() => {});
+  }
+
+  /**
+   * Runs the rounds that are left and reports each. With a run folder every reported round is on the disk.
+   * @throws DuetError CANCELLED when the signal is aborted; NOT_FINITE when a loss is not; INTERNAL or a client's code when
+   *   fewer clients than the quorum succeed; DISK_FULL and IO when a round cannot be recorded
+   */
+  async *run(options: RunOptions = {}): AsyncGenerator<RoundReport, void, undefined> {
+    if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a federation at a time');
+    this.#running = true;
+    let folder: RunFolder<RoundReport> | undefined;
+    try {
+      const { rounds, evaluation, runDir } = this.settings;
+      folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
+      this.#state ??= await this.#initialState();
+      const first = this.#state.round === 0 && !this.history.some((report) => report.number === 0);
+      if (first && evaluation.before) yield await this.#recorded(folder, await this.#before(options.signal));
+      while (this.#state.round < rounds)
+        yield await this.#recorded(folder, await this.#round(options.signal));
+      if (folder) await this.export(`${folder.path}/export`);
+    } finally {
+      this.#running = false;
+      await folder?.close();
+    }
+  }
+
+  /**
+   * Writes one safetensors file a client with its adapters and head, under the names of the published state dict.
+   * @returns paths by client
+   */
+  async export(folder: string): Promise<Map<string, string>> {
+    const state = await this.#current();
+    const all = this.clients.map((client) => ({ client, tensors: this.#tensorsFor(client, state, true) }));
+    return exportClients(this.model, all, { strategy: this.strategy.name, round: state.round }, folder);
+  }
+
+  /** Writes a client's tensors into the model, e.g. to answer questions as this client. */
+  async load(client: FederatedClient): Promise<void> {
+    await this.model.write(this.#tensorsFor(client, await this.#current(), true));
+  }
+
+  /** The server's shared parameters and a client's own ones, after the last round. Do not write to them. */
+  async tensors(client: FederatedClient): Promise<{ shared: Tensors; personal: Tensors }> {
+    const state = await this.#current();
+    return { shared: state.shared, personal: this.#stateOf(client, state).personal };
+  }
+
+  async #openFolder(path: string): Promise<RunFolder<RoundReport>> {
+    const settings = await runSettings(this);
+    const { resume, keepCheckpoints } = this.settings;
+    const folder = await RunFolder.open<RoundReport>(path, {
+      kind: 'federation',
+      settings,
+      resume: resume || this.#state !== undefined,
+      keep: keepCheckpoints,
+    });
+    try {
+      const checkpoint = await folder.latest();
+      if (checkpoint) this.#state = unpackState(checkpoint, this.#trainees.length, checkpoint.path);
+      this.history.splice(0, this.history.length, ...(await folder.metrics.read()));
+      return folder;
+    } catch (error) {
+      await folder.close();
+      throw error;
+    }
+  }
+
+  async #current(): Promise<FederationState> {
+    this.#state ??= await this.#initialState();
+    return this.#state;
+  }
+
+  async #initialState(): Promise<FederationState> {
+    const { model, strategy } = this;
+    const initial = await model.read(model.tunable);
+    const pick = (wanted: (name: string) => boolean): Tensors =>
+      Object.fromEntries(Object.entries(initial).filter(([name]) => wanted(name)));
+    const shared = pick((name) => this.#trainees.some((client) => strategy.isShared(name, taskOf(client))));
+    const clients = this.#trainees.map((client): ClientState => {
+      return { personal: pick((name) => strategy.isPersonal(name, taskOf(client))), received: shared };
+    });
+    return { round: 0, shared, clients };
+  }
+
+  async #before(signal: AbortSignal | undefined): Promise<{ report: RoundReport; state: FederationState }> {
+    const start = performance.now();
+    const state = await this.#current();
+    const report: RoundReport = this.#emptyReport(0);
+    await this.#evaluate(report, state, signal);
+    const seconds = (performance.now() - start) / 1000;
+    report.timing = { seconds, trainSeconds: 0, evaluateSeconds: seconds };
+    return { report, state };
+  }
+
+  /** One round from the state before it; nothing of it is kept unless it comes to its end. */
+  async #round(signal: AbortSignal | undefined): Promise<{ report: RoundReport; state: FederationState }> {
+    const start = performance.now();
+    const before = await this.#current();
+    const number = before.round + 1;
+    const report = this.#emptyReport(number);
+    const state: FederationState = { ...before, round: number, clients: [...before.clients] };
+    const { sampling, seed, quorum, evaluation, rounds } = this.settings;
+    const chosen = sampleClients(this.#trainees.length, sampling, seed, number);
+    const updates: ClientUpdate[] = [];
+    for (const index of chosen) {
+      throwIfAborted(signal, 'The run');
+      const client = this.#trainees[index] as FederatedClient;
+      try {
+        updates.push(await this.#trainOne(client, index, before, state, report, signal));
+      } catch (error) {
+        this.#failed(report, client, 'training', error);
+      }
+    }
+    if (updates.length === 0 || updates.length < quorum * chosen.length)
+      throw tooFew(report, updates, chosen, quorum);
+    state.shared = await this.strategy.aggregate(before.shared, updates);
+    const losses = report.clients.map((client) => client.loss);
+    report.metrics.loss = losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+    const trained = performance.now();
+    if (number === rounds || number % evaluation.every === 0) await this.#evaluate(report, state, signal);
+    const end = performance.now();
+    report.timing = {
+      seconds: (end - start) / 1000,
+      trainSeconds: (trained - start) / 1000,
+      evaluateSeconds: (end - trained) / 1000,
+    };
+    return { report, state };
+  }
+
+  async #trainOne(
+    client: FederatedClient,
+    index: number,
+    before: FederationState,
+    state: FederationState,
+    report: RoundReport,
+    signal: AbortSignal | undefined,
+  ): Promise<ClientUpdate> {
+    const { model, strategy, settings } = this;
+    const { seed, localEpochs, batchSize, learningRate, optimizer, rounds, maxGradNorm } = settings;
+    const round = state.round;
+    const task = taskOf(client);
+    const batches = client.train.batchCount(batchSize);
+    const wanted = (name: string) => strategy.isShared(name, task);
+    const shared = Object.fromEntries(Object.entries(before.shared).filter(([name]) => wanted(name)));
+    const bytes = byteLength(shared);
+    report.bytes.down += bytes;
+    await model.write({ ...shared, ...(before.clients[index] as ClientState).personal });
+    const local = await trainLocally(model, {
+      client,
+      round,
+      epochs: localEpochs,
+      batchSize,
+      options: {
+        ...strategy.training,
+        task,
+        optimizer: { learningRate, ...optimizer },
+        schedule: strategy.pooled
+          ? laidOut(rounds * localEpochs * batches, settings.schedule)
+          : scheduleFor(batches, settings.schedule),
+        ...(maxGradNorm !== undefined && { maxGradNorm }),
+        seed: new Random(seed, streamOf('dropout', round, index)).word(),
+      },
+      optimizerState: before.optimizer,
+      order: (epoch) => ({ seed, stream: streamOf('order', round, index, epoch) }),
+      signal,
+      onBatch: (batch, planned, loss) => this.#progress('training', round, client.name, batch, planned, loss),
+    });
+    const names = model.names((name) => wanted(name) || strategy.isPersonal(name, task));
+    const trained = await model.read(names);
+    const part = (keep: (name: string) => boolean) =>
+      Object.fromEntries(Object.entries(trained).filter(([name]) => keep(name)));
+    if (strategy.pooled) state.optimizer = await model.optimizerState();
+    state.clients[index] = {
+      personal: part((name) => strategy.isPersonal(name, task)),
+      received: before.shared,
+    };
+    report.bytes.up += bytes;
+    report.clients.push(local);
+    return { client: client.name, samples: client.train.size, shared: part(wanted) };
+  }
+
+  async #evaluate(
+    report: RoundReport,
+    state: FederationState,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { batchSize, evaluationBatchSize = batchSize } = this.settings;
+    const results: ClientEvaluation[] = [];
+    for (const client of this.clients) {
+      if (!client.evaluation) continue;
+      try {
+        await this.model.write(this.#tensorsFor(client, state, false));
+        const planned = client.evaluation.batchCount(evaluationBatchSize);
+        const result = await evaluateClient(this.model, client, this.strategy.evaluations, {
+          batchSize: evaluationBatchSize,
+          signal,
+          onBatch: (batch) => this.#progress('evaluation', report.number, client.name, batch, planned),
+        });
+        if (result) results.push(result);
+      } catch (error) {
+        this.#failed(report, client, 'evaluation', error);
+      }
+    }
+    if (results.length === 0) return;
+    report.evaluation = summarise(results);
+    report.metrics.accuracy = report.evaluation.mean;
+    const accuracy = report.evaluation.mean[this.strategy.evaluations[0]?.name ?? ''];
+    if (accuracy === undefined || report.number === 0) return;
+    if (state.best === undefined || accuracy > state.best.accuracy)
+      state.best = { round: report.number, accuracy };
+    report.best = state.best;
+  }
+
+  /** What the model holds while it is this client; `whole` adds the adapter_2 of strategies that have none. */
+  #tensorsFor(client: FederatedClient, state: FederationState, whole: boolean): Tensors {
+    const { gatedWith } = this.strategy;
+    const own = this.#stateOf(client, state);
+    const tensors = { ...state.shared, ...own.personal };
+    if (gatedWith !== undefined || whole) {
+      const teacher = gatedWith === 'aggregate' ? state.shared : own.received;
+      for (const [name, value] of Object.entries(teacher)) {
+        const copy = otherAdapter(name, 'adapter_1', 'adapter_2');
+        if (copy !== name) tensors[copy] = value;
+      }
+    }
+    return tensors;
+  }
+
+  #stateOf(client: FederatedClient, state: FederationState): ClientState {
+    const index = this.strategy.pooled ? 0 : this.clients.indexOf(client);
+    const found = state.clients[index];
+    if (found) return found;
+    throw new DuetError('NOT_FOUND', `Expected a client of this federation but received "${client.name}"`);
+  }
+
+  async #recorded(
+    folder: RunFolder<RoundReport> | undefined,
+    done: { report: RoundReport; state: FederationState },
+  ): Promise<RoundReport> {
+    await folder?.record(done.report, packState(this.model, done.state), done.state.best?.round);
+    this.#state = done.state;
+    return done.report;
+  }
+
+  /** A client that throws costs its share, not the run; a stop or a loss that is not finite ends the run. */
+  #failed(report: RoundReport, client: FederatedClient, during: Failure['during'], error: unknown): void {
+    const code = codeOf(error) ?? 'INTERNAL';
+    if (code === 'CANCELLED') throw error;
+    if (code === 'NOT_FINITE') {
+      const { runDir } = this.settings;
+      const kept =
+        runDir === undefined ? '' : `; the run up to round ${report.number - 1} is kept in ${runDir}`;
+      throw new DuetError('NOT_FINITE', messageOf(error) + kept, { cause: error });
+    }
+    report.failures.push({ client: client.name, during, code, message: messageOf(error) });
+  }
+
+  #emptyReport(number: number): RoundReport {
+    return {
+      number,
+      strategy: this.strategy.name,
+      metrics: {},
+      clients: [],
+      failures: [],
+      bytes: { up: 0, down: 0 },
+      timing: { seconds: 0, trainSeconds: 0, evaluateSeconds: 0 },
+    };
+  }
+
+  #progress(
+    phase: Progress['phase'],
+    round: number,
+    client: string,
+    batch: number,
+    batches: number,
+    loss?: number,
+  ): void {
+    const { rounds } = this.settings;
+    const progress: Progress = { phase, strategy: this.strategy.name, round, rounds, client, batch, batches };
+    this.#onProgress(loss === undefined ? progress : { ...progress, loss });
+  }
+}
+
+function pooled(clients: readonly FederatedClient[]): FederatedClient {
+  const [first, ...rest] = clients as [FederatedClient, ...FederatedClient[]];
+  if (rest.length === 0) return { ...first, name: 'all' };
+  if (!first.train.join) {
+    throw new DuetError(
+      'UNSUPPORTED',
+      `Expected training data that can be joined for client ${first.name}; give it join()`,
+    );
+  }
+  return { name: 'all', task: taskOf(first), train: first.train.join(rest.map((client) => client.train)) };
+}
+
+function byteLength(tensors: Tensors): number {
+  return Object.values(tensors).reduce((sum, tensor) => sum + tensor.length * 4, 0);
+}
+
+function tooFew(report: RoundReport, updates: ClientUpdate[], chosen: number[], quorum: number): DuetError {
+  const [first] = report.failures;
+  const needed = Math.max(1, Math.ceil(quorum * chosen.length));
+  const code = codeOf({ code: first?.code }) ?? 'INTERNAL';
+  return new DuetError(
+    code,
+    `Expected at least ${needed} of ${chosen.length} clients to succeed in round ${report.number} but only ` +
+      `${updates.length} did; client ${first?.client}: ${first?.message}`,
+  );
+}

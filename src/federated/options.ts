@@ -1,0 +1,128 @@
+/** Everything a federation can be told, with the defaults of the published program, and how it is checked. */
+
+import { z } from 'zod';
+import { DuetError } from '../errors.js';
+import type { Vilt } from '../models/vilt.js';
+import type { OptimizerOptions } from '../native.js';
+import { validated } from '../validation.js';
+import { type FederatedClient, taskOf } from './client.js';
+import type { Progress } from './report.js';
+import { type Schedule, scheduleSchema } from './schedule.js';
+import type { Strategy } from './strategies/strategy.js';
+
+export interface FederationOptions {
+  model: Vilt;
+  strategy: Strategy;
+  clients: readonly FederatedClient[];
+  rounds: number;
+  /** Passes over a client's data a round. Default 1. */
+  localEpochs?: number;
+  /** Samples in a batch. Default 32. */
+  batchSize?: number;
+  /** Samples in an evaluation batch. Default: `batchSize`. */
+  evaluationBatchSize?: number;
+  /** Highest learning rate of the schedule. Default 1e-4. */
+  learningRate?: number;
+  /** Of every draw of the run. Default 0. */
+  seed?: number;
+  /** AdamW: betas [0.9, 0.98], epsilon 1e-8, weightDecay 0.01. */
+  optimizer?: Partial<Omit<OptimizerOptions, 'learningRate'>>;
+  /** kind linear, nominalEpochs 15, warmup 0.1 (share of the steps). */
+  schedule?: Partial<Schedule>;
+  /** Gradients are scaled down to this global norm. Default: they are not. */
+  maxGradNorm?: number;
+  /** Clients of a round: a share of all, at least `minimum`. Default: all. */
+  sampling?: { fraction?: number; minimum?: number };
+  /** Share of a round's clients that must succeed, else the run stops. Default 0: one is enough. */
+  quorum?: number;
+  /** Evaluate every so many rounds and after the last; `before`: also before the first. Default every round. */
+  evaluation?: { every?: number; before?: boolean };
+  /** Folder for config, metrics and checkpoints. Default: nothing is written. */
+  runDir?: string;
+  /** Continue what is in `runDir`; an empty folder starts a new run. Default false. */
+  resume?: boolean;
+  /** Checkpoints kept besides the best one. Default 2. */
+  keepCheckpoints?: number;
+  onProgress?: (progress: Progress) => void;
+}
+
+const count = z.int().min(1);
+
+const schema = z.strictObject({
+  rounds: count.max(2 ** 20 - 1),
+  localEpochs: count.max(2 ** 12 - 1).default(1),
+  batchSize: count.default(32),
+  evaluationBatchSize: count.optional(),
+  learningRate: z.number().gt(0).default(1e-4),
+  seed: z.int().min(0).default(0),
+  optimizer: z
+    .strictObject({
+      betas: z.tuple([z.number().min(0).lt(1), z.number().min(0).lt(1)]).default([0.9, 0.98]),
+      epsilon: z.number().gt(0).default(1e-8),
+      weightDecay: z.number().min(0).default(0.01),
+    })
+    .prefault({}),
+  schedule: scheduleSchema.prefault({}),
+  maxGradNorm: z.number().gt(0).optional(),
+  sampling: z
+    .strictObject({ fraction: z.number().gt(0).max(1).default(1), minimum: count.default(1) })
+    .prefault({}),
+  quorum: z.number().min(0).max(1).default(0),
+  evaluation: z.strictObject({ every: count.default(1), before: z.boolean().default(false) }).prefault({}),
+  runDir: z.string().min(1).optional(),
+  resume: z.boolean().default(false),
+  keepCheckpoints: count.default(2),
+});
+
+export type FederationSettings = z.output<typeof schema>;
+
+/** Separates what is settings from what is objects, and checks both. */
+export function federationSettings(options: FederationOptions): FederationSettings {
+  const { model, strategy, clients, onProgress: _, ...settings } = options;
+  const checked = validated(schema, settings, 'federation options');
+  if (checked.resume && checked.runDir === undefined) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      'Expected runDir with resume but received nothing; name the folder to resume',
+    );
+  }
+  checkClients(model, strategy, clients, checked);
+  return checked;
+}
+
+function checkClients(
+  model: Vilt,
+  strategy: Strategy,
+  clients: readonly FederatedClient[],
+  settings: FederationSettings,
+): void {
+  const invalid = (message: string) => new DuetError('INVALID_ARGUMENT', message);
+  if (clients.length === 0 || clients.length >= 2 ** 16) {
+    throw invalid(`Expected 1 to ${2 ** 16 - 1} clients but received ${clients.length}`);
+  }
+  const names = clients.map((client) => client.name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined)
+    throw invalid(`Expected different names for clients but "${twice}" is there twice`);
+  if (settings.sampling.minimum > clients.length) {
+    const { minimum } = settings.sampling;
+    throw invalid(`Expected sampling.minimum of at most ${clients.length} (clients) but received ${minimum}`);
+  }
+  if (model.adapterReduction === undefined) {
+    throw invalid('Expected a model with adapters; open it with { adapters: { reduction: 16 } }');
+  }
+  for (const client of clients) {
+    const task = taskOf(client);
+    if (!model.heads.has(task)) {
+      const known = [...model.heads.keys()].join(', ') || 'none';
+      throw invalid(
+        `Expected a head of the model (${known}) for task of client ${client.name} but received "${task}"`,
+      );
+    }
+    if (client.train.size < 1)
+      throw invalid(`Expected at least 1 training sample for client ${client.name} but received 0`);
+  }
+  if (strategy.pooled && new Set(clients.map(taskOf)).size > 1) {
+    throw invalid(`Expected one task for all clients with strategy ${strategy.name} but received several`);
+  }
+}

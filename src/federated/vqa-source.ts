@@ -1,0 +1,106 @@
+/** Picture questions as the training and evaluation data of clients. */
+
+import { createHash } from 'node:crypto';
+import type { AnswerVocabulary } from '../data/answers.js';
+import { Batcher } from '../data/batches.js';
+import { ImageProcessor } from '../data/image-processor.js';
+import type { Tokenizer } from '../data/tokenizer.js';
+import { VqaDataset } from '../data/vqa.js';
+import { DuetError } from '../errors.js';
+import type { Vilt } from '../models/vilt.js';
+import type { BatchOptions, BatchSource, LabelledBatch } from './batch-source.js';
+import type { FederatedClient } from './client.js';
+
+/** What turns samples into batches; one for all clients, so that pictures are decoded once. */
+export interface Encoders {
+  tokenizer: Tokenizer;
+  images: ImageProcessor;
+  answers: AnswerVocabulary;
+  /** Tokens a question. */
+  maxTextLength: number;
+}
+
+export class VqaSource implements BatchSource {
+  readonly dataset: VqaDataset;
+  readonly #encoders: Encoders;
+  #fingerprint: string | undefined;
+
+  constructor(dataset: VqaDataset, encoders: Encoders) {
+    this.dataset = dataset;
+    this.#encoders = encoders;
+  }
+
+  get size(): number {
+    return this.dataset.size;
+  }
+
+  /** SHA-256 of questions, answers and picture ids, in order. */
+  get fingerprint(): string {
+    if (this.#fingerprint === undefined) {
+      const hash = createHash('sha256');
+      for (const { questionId, imageId, question, counts } of this.dataset.samples) {
+        hash.update(JSON.stringify([questionId, imageId, question, counts]));
+      }
+      this.#fingerprint = hash.digest('hex').slice(0, 16);
+    }
+    return this.#fingerprint;
+  }
+
+  batchCount(batchSize: number): number {
+    return Math.ceil(this.size / batchSize);
+  }
+
+  async *batches({ batchSize, order, signal }: BatchOptions): AsyncGenerator<LabelledBatch> {
+    const batcher = new Batcher(this.dataset, { ...this.#encoders, batchSize });
+    const epoch = batcher.epoch({ ...(order && { shuffle: order }), ...(signal && { signal }) });
+    for await (const { data, samples } of epoch) {
+      yield {
+        ...data,
+        targets: data.targets as Float32Array,
+        questionTypes: samples.map((sample) => sample.questionType),
+      };
+    }
+  }
+
+  join(others: readonly BatchSource[]): VqaSource {
+    const datasets = others.map((other) => {
+      if (other instanceof VqaSource) return other.dataset;
+      throw new DuetError('INVALID_ARGUMENT', 'Expected picture questions to join with picture questions');
+    });
+    return new VqaSource(VqaDataset.merge('all clients', [this.dataset, ...datasets]), this.#encoders);
+  }
+}
+
+/** The encoders of a model opened with a vocabulary and answers. @throws DuetError INVALID_ARGUMENT when it has none */
+export function encodersOf(model: Vilt): Encoders {
+  const { tokenizer, answers, pictures } = model;
+  if (!tokenizer || !answers) {
+    const what = tokenizer ? 'answers' : 'a tokenizer';
+    const mend = tokenizer
+      ? 'open it with { answers }'
+      : 'put the vocab.txt of its tokenizer into the model folder';
+    throw new DuetError('INVALID_ARGUMENT', `Expected a model with ${what}; ${mend}`);
+  }
+  const maxTextLength = model.config.max_position_embeddings;
+  return { tokenizer, answers, images: new ImageProcessor(pictures), maxTextLength };
+}
+
+/**
+ * Clients from data sets by name (see `loadClients`). Training questions without a known answer are left out; evaluation
+ * keeps them, as wrong.
+ */
+export function vqaClients(
+  model: Vilt,
+  train: ReadonlyMap<string, VqaDataset>,
+  evaluation: ReadonlyMap<string, VqaDataset> = new Map(),
+  encoders: Encoders = encodersOf(model),
+): FederatedClient[] {
+  return [...train].map(([name, dataset]) => {
+    const client: FederatedClient = {
+      name,
+      train: new VqaSource(dataset.forTraining(encoders.answers), encoders),
+    };
+    const held = evaluation.get(name);
+    return held ? { ...client, evaluation: new VqaSource(held, encoders) } : client;
+  });
+}

@@ -1,0 +1,93 @@
+/** A case of reference numbers, its outcome, and the comparison of tensors. */
+
+import type { TensorData } from '../native.js';
+import { toleranceFor } from './tolerance.js';
+
+export interface Outcome {
+  name: string;
+  status: 'pass' | 'fail' | 'skipped';
+  /** Error over tolerance of the worst comparison, with both; absent when skipped. */
+  worst?: { what: string; error: number; tolerance: number };
+  /** Numbers compared. */
+  compared: number;
+  /** Why it was skipped, or what went wrong apart from numbers. */
+  reason?: string;
+}
+
+export interface GoldenCase {
+  name: string;
+  run(): Promise<Outcome>;
+}
+
+export interface GoldenContext {
+  /** The folder of reference numbers. */
+  folder: string;
+  device: 'cpu';
+  threads: number;
+}
+
+type Numbers = ArrayLike<number> | BigInt64Array;
+
+/** Collects comparisons; the worst one decides. */
+export class Comparison {
+  readonly name: string;
+  #worst: Outcome['worst'];
+  #worstRatio = -1;
+  #compared = 0;
+
+  constructor(name: string) {
+    this.name = name;
+  }
+
+  /** Compares element by element; a wrong length or a NaN is an infinite error. */
+  tensor(what: string, actual: Numbers | undefined, expected: Numbers, tolerance: number): void {
+    let error = 0;
+    if (actual === undefined || actual.length !== expected.length) error = Number.POSITIVE_INFINITY;
+    else {
+      for (let index = 0; index < expected.length; index++) {
+        const difference = Math.abs(Number(actual[index]) - Number(expected[index]));
+        if (!(difference <= error)) error = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
+      }
+    }
+    this.#compared += expected.length;
+    this.#note(what, error, tolerance);
+  }
+
+  /** The same with the tolerance of the rule. */
+  close(
+    what: string,
+    actual: ArrayLike<number> | undefined,
+    expected: ArrayLike<number>,
+    distance?: number,
+  ): void {
+    this.tensor(what, actual, expected, toleranceFor(distance, expected));
+  }
+
+  scalar(what: string, actual: number | undefined, expected: number, tolerance: number): void {
+    this.tensor(what, actual === undefined ? undefined : [actual], [expected], tolerance);
+  }
+
+  outcome(): Outcome {
+    const { name } = this;
+    if (!this.#worst) return { name, status: 'fail', compared: 0, reason: 'nothing to compare was found' };
+    const status = this.#worst.error <= this.#worst.tolerance ? 'pass' : 'fail';
+    return { name, status, worst: this.#worst, compared: this.#compared };
+  }
+
+  #note(what: string, error: number, tolerance: number): void {
+    const ratio = error === 0 ? 0 : error / tolerance;
+    if (ratio > this.#worstRatio) {
+      this.#worstRatio = ratio;
+      this.#worst = { what, error, tolerance };
+    }
+  }
+}
+
+export function skipped(name: string, reason: string): GoldenCase {
+  return { name, run: async () => ({ name, status: 'skipped', compared: 0, reason }) };
+}
+
+/** The numbers of a float tensor. */
+export function floats(tensor: TensorData | undefined): Float32Array {
+  return tensor?.data instanceof Float32Array ? tensor.data : new Float32Array(0);
+}

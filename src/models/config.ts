@@ -1,0 +1,151 @@
+/**
+ * The sizes of a ViLT model: Hugging Face's `config.json` (class ViltConfig), its presets, and the shape the native core takes.
+ *
+ * Defaults of absent keys are those of Hugging Face's ViltConfig, which are the sizes of `vilt-b32`.
+ */
+
+import { join } from 'node:path';
+import { z } from 'zod';
+import { readJson, writeText } from '../data/files.js';
+import { DuetError } from '../errors.js';
+import type { ViltShape } from '../native.js';
+import { validated } from '../validation.js';
+
+const count = z.int().min(1);
+const probability = z.number().min(0).lt(1);
+
+/** `config.json` as Hugging Face writes it; keys that do not matter here are kept as they are. */
+export const viltConfigSchema = z.looseObject({
+  architectures: z.array(z.string()).optional(),
+  model_type: z.string().optional(),
+  vocab_size: count.default(30522),
+  type_vocab_size: count.default(2),
+  modality_type_vocab_size: z.int().min(2).default(2),
+  max_position_embeddings: z.int().min(2).default(40),
+  hidden_size: count.default(768),
+  num_hidden_layers: count.default(12),
+  num_attention_heads: count.default(12),
+  intermediate_size: count.default(3072),
+  hidden_act: z.literal('gelu', 'Expected "gelu", the only activation there is,').default('gelu'),
+  hidden_dropout_prob: probability.default(0),
+  attention_probs_dropout_prob: probability.default(0),
+  layer_norm_eps: z.number().gt(0).default(1e-12),
+  image_size: count.default(384),
+  patch_size: count.default(32),
+  num_channels: z.literal(3, 'Expected 3, for pictures are RGB,').default(3),
+  qkv_bias: z.boolean().default(true),
+  max_image_length: z
+    .union([z.literal(-1), z.null()], 'Expected -1 (drawing patches at random is not in this version)')
+    .default(-1),
+});
+
+export type ViltConfig = z.output<typeof viltConfigSchema>;
+
+/** Named sizes. `small` is what the quickstart trains; `base` is ViLT-B/32. */
+export const VILT_PRESETS = {
+  tiny: {
+    hidden_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    intermediate_size: 128,
+    image_size: 64,
+    patch_size: 16,
+  },
+  small: {
+    hidden_size: 128,
+    num_hidden_layers: 4,
+    num_attention_heads: 4,
+    intermediate_size: 512,
+    image_size: 64,
+    patch_size: 8,
+  },
+  base: {
+    hidden_size: 768,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    intermediate_size: 3072,
+    image_size: 384,
+    patch_size: 32,
+  },
+} as const satisfies Record<string, Partial<ViltConfig>>;
+
+export type ViltPreset = keyof typeof VILT_PRESETS;
+
+/** Completes and checks a config. @throws DuetError INVALID_ARGUMENT, or UNSUPPORTED for another architecture */
+export function viltConfig(value: z.input<typeof viltConfigSchema>, source = 'ViLT config'): ViltConfig {
+  refuseOthers(value, source);
+  const config = validated(viltConfigSchema, value, source);
+  if (config.hidden_size % config.num_attention_heads !== 0) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected hidden_size divisible by num_attention_heads but received ${config.hidden_size} and ` +
+        `${config.num_attention_heads} (in ${source})`,
+    );
+  }
+  if (config.image_size < config.patch_size) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected image_size of at least patch_size but received ${config.image_size} and ${config.patch_size} (in ${source})`,
+    );
+  }
+  return config;
+}
+
+/** A preset with changes, e.g. `viltPreset('small', { vocab_size: 512 })`. */
+export function viltPreset(name: ViltPreset, changes: z.input<typeof viltConfigSchema> = {}): ViltConfig {
+  const preset = VILT_PRESETS[name];
+  if (preset === undefined) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected one of ${Object.keys(VILT_PRESETS).join(', ')} for size but received ${String(name)}`,
+    );
+  }
+  return viltConfig({ architectures: ['ViltModel'], model_type: 'vilt', ...preset, ...changes });
+}
+
+/** Reads `config.json` from a model folder. */
+export async function readViltConfig(folder: string): Promise<ViltConfig> {
+  const path = join(folder, 'config.json');
+  const json = await readJson(path, 'model config', 'a model folder holds config.json and model.safetensors');
+  return viltConfig(json as z.input<typeof viltConfigSchema>, path);
+}
+
+export async function writeViltConfig(folder: string, config: ViltConfig): Promise<void> {
+  await writeText(join(folder, 'config.json'), `${JSON.stringify(config, null, 2)}\n`, 'model config');
+}
+
+function refuseOthers(value: unknown, source: string): void {
+  const { model_type: type, architectures } = (value ?? {}) as {
+    model_type?: unknown;
+    architectures?: unknown;
+  };
+  const named = Array.isArray(architectures) ? architectures.filter((name) => typeof name === 'string') : [];
+  const isVilt = (type === undefined || type === 'vilt') && named.every((name) => name.startsWith('Vilt'));
+  if (isVilt) return;
+  const received = [type, ...named].filter((part) => part !== undefined).join(', ');
+  throw new DuetError(
+    'UNSUPPORTED',
+    `Expected a ViLT model (model_type "vilt") in ${source} but received ${received}; other architectures are not in this version`,
+  );
+}
+
+/** The config as the native core takes it. */
+export function viltShape(config: ViltConfig): ViltShape {
+  return {
+    vocabSize: config.vocab_size,
+    typeVocabSize: config.type_vocab_size,
+    maxPositionEmbeddings: config.max_position_embeddings,
+    hiddenSize: config.hidden_size,
+    layers: config.num_hidden_layers,
+    heads: config.num_attention_heads,
+    intermediateSize: config.intermediate_size,
+    imageSize: config.image_size,
+    patchSize: config.patch_size,
+    channels: config.num_channels,
+    modalityTypes: config.modality_type_vocab_size,
+    layerNormEps: config.layer_norm_eps,
+    hiddenDropout: config.hidden_dropout_prob,
+    attentionDropout: config.attention_probs_dropout_prob,
+    qkvBias: config.qkv_bias,
+  };
+}

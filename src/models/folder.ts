@@ -1,0 +1,49 @@
+/** Writing a model folder, and naming what weights a run was made with. */
+
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { writePictureSpec } from '../data/image-processor.js';
+import { ioError } from '../errors.js';
+import { native } from '../native.js';
+import { writeViltConfig } from './config.js';
+import { HEADS_FILE } from './heads.js';
+import { isBackbone, isHead } from './names.js';
+import type { Vilt } from './vilt.js';
+
+/** See `Vilt.save`. Weights are written last, so that a folder with weights is complete. */
+export async function saveVilt(model: Vilt, folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+  } catch (error) {
+    throw ioError(error, `make the model folder ${folder}`);
+  }
+  await writeViltConfig(folder, model.config);
+  await writePictureSpec(folder, model.pictures);
+  if (model.tokenizer) await model.tokenizer.save(folder);
+  if (model.answers) await model.answers.save(join(folder, 'answers.json'));
+  const write = async (file: string, names: string[]) => {
+    const tensors = model.withShapes(await model.read(names));
+    await native.writeSafetensors(join(folder, file), tensors, { format: 'pt' });
+  };
+  if (model.heads.size > 0) await write(HEADS_FILE, model.names(isHead));
+  await write('model.safetensors', model.names(isBackbone));
+}
+
+/** SHA-256 of a file. */
+export async function fileFingerprint(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  try {
+    for await (const chunk of createReadStream(path, { highWaterMark: 1 << 20 }))
+      hash.update(chunk as Buffer);
+  } catch (error) {
+    throw ioError(error, `read ${path}`);
+  }
+  return hash.digest('hex');
+}
+
+/** SHA-256 of what random weights are made from. */
+export function settingsFingerprint(settings: unknown): string {
+  return createHash('sha256').update(JSON.stringify(settings)).digest('hex');
+}

@@ -1,0 +1,315 @@
+/**
+ * ViLT (Kim et al., arXiv 2102.03334) with FedDAT's bottleneck adapters (arXiv 2308.12305) and classification heads.
+ *
+ * A model owns native memory: call `dispose()`, or declare it with `using`. Its parameters have the names of Hugging Face's
+ * ViltModel; adapters are `encoder.layer.<i>.output.adapter.adapter_<0|1|2>_<down|up>.*` (0 personal, 1 shared, 2 the
+ * frozen copy of the shared one a client received), heads are `task_layer.<task>.*`.
+ */
+
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { AnswerVocabulary } from '../data/answers.js';
+import { type PictureSpec, pictureSpec, readPictureSpec } from '../data/image-processor.js';
+import { Tokenizer } from '../data/tokenizer.js';
+import { DuetError } from '../errors.js';
+import {
+  type AdapterMode,
+  guarded,
+  type HiddenStates,
+  type NativeVilt,
+  native,
+  type StepResult,
+  type TensorData,
+  type Tensors,
+  type TrainingOptions,
+  type ViltBatch,
+} from '../native.js';
+import { validated } from '../validation.js';
+import { readViltConfig, type ViltConfig, viltShape } from './config.js';
+import { fileFingerprint, saveVilt, settingsFingerprint } from './folder.js';
+import { readHeads } from './heads.js';
+import { isAdapter, isHead } from './names.js';
+
+/** The head of a model with one answer vocabulary. */
+export const DEFAULT_TASK = 'vqa';
+
+const optionsSchema = z.strictObject({
+  seed: z.int().min(0).default(0),
+  device: z.string().default('cpu'),
+  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  threads: z.int().min(0).default(0),
+  adapters: z.strictObject({ reduction: z.int().min(1).default(16) }).optional(),
+});
+
+export interface ViltOptions {
+  /** Where training runs; 'cpu' is what this version has. */
+  device?: 'cpu';
+  /** Matrix products in fp32 (default) or bf16; weights, norms, softmax and losses are fp32 in both. */
+  compute?: 'fp32' | 'bf16';
+  /** Threads of the native queue; 0 (default) takes one per physical processor. */
+  threads?: number;
+  /** Of everything that is drawn: fresh heads, adapters and, for `create`, the encoder. Default 0. */
+  seed?: number;
+  /** Adapters 0, 1 and 2 in every layer, of width hidden size / reduction (default 16). Absent: no adapters. */
+  adapters?: { reduction?: number };
+}
+
+export interface PretrainedOptions extends ViltOptions {
+  /** The answers of the head `vqa`: a vocabulary, a list, or a number of classes. Default: those of the folder, if any. */
+  answers?: AnswerVocabulary | readonly string[] | number;
+  /** Heads in the folder are used when their classes fit (`saved`, default) or drawn anew (`fresh`). */
+  heads?: 'saved' | 'fresh';
+}
+
+export interface CreateOptions extends ViltOptions {
+  answers?: AnswerVocabulary | readonly string[] | number;
+  tokenizer?: Tokenizer;
+  pictures?: Partial<PictureSpec>;
+}
+
+export class Vilt {
+  readonly config: ViltConfig;
+  /** Word pieces of the folder's vocab.txt, where there is one. */
+  tokenizer: Tokenizer | undefined;
+  /** How pictures are prepared: the folder's preprocessor_config.json, or the config's image_size. */
+  pictures: PictureSpec;
+  /** The answers of the head `vqa`, where they are known by name. */
+  answers: AnswerVocabulary | undefined;
+  readonly device: 'cpu';
+  readonly compute: 'fp32' | 'bf16';
+  /** Width of the model / width of the adapters; undefined without adapters. */
+  readonly adapterReduction: number | undefined;
+  readonly seed: number;
+  #native: NativeVilt | undefined;
+  readonly #origin: () => Promise<string>;
+  readonly #classes = new Map<string, number>();
+  #shapes: Map<string, number[]> | undefined;
+
+  private constructor(
+    config: ViltConfig,
+    options: z.output<typeof optionsSchema>,
+    origin?: () => Promise<string>,
+  ) {
+    if (options.device !== 'cpu') {
+      throw new DuetError(
+        'UNSUPPORTED',
+        `Expected "cpu" for device but received "${options.device}"; other devices are not in this version`,
+      );
+    }
+    this.config = config;
+    this.device = 'cpu';
+    this.compute = options.compute;
+    this.seed = options.seed;
+    this.adapterReduction = options.adapters?.reduction;
+    const shortestEdge = config.image_size;
+    const sizeDivisor = config.patch_size <= 32 && 32 % config.patch_size === 0 ? 32 : config.patch_size;
+    this.pictures = pictureSpec({ shortestEdge, sizeDivisor });
+    this.#origin = origin ?? (async () => settingsFingerprint({ config, seed: options.seed }));
+    const { seed, compute, threads } = options;
+    const initialise = origin === undefined;
+    this.#native = guarded(
+      () => new native.Vilt(viltShape(config), { seed, initialise, threads, compute, device: 'cpu' }),
+    );
+    const { adapters } = options;
+    if (adapters) this.#call((model) => model.addAdapters(adapters.reduction, seed));
+  }
+
+  /**
+   * Opens a model folder: config.json and model.safetensors of Hugging Face's ViltModel (the weights of `vilt-b32-mlm` load
+   * as they are), with vocab.txt, preprocessor_config.json, answers.json and heads.safetensors where they exist.
+   * @throws DuetError NOT_FOUND, CORRUPT, UNSUPPORTED (not a ViLT), INVALID_ARGUMENT (tensors that do not fit the
+   *   config; their names are listed)
+   */
+  static async fromPretrained(folder: string, options: PretrainedOptions = {}): Promise<Vilt> {
+    const { answers, heads = 'saved', ...rest } = options;
+    const config = await readViltConfig(folder);
+    const weights = join(folder, 'model.safetensors');
+    const model = new Vilt(config, validated(optionsSchema, rest, 'Vilt.fromPretrained'), () =>
+      fileFingerprint(weights),
+    );
+    try {
+      await model.#call((handle) => handle.load(weights));
+      if (await exists(join(folder, 'vocab.txt'))) model.tokenizer = await Tokenizer.load(folder);
+      if (await exists(join(folder, 'preprocessor_config.json')))
+        model.pictures = await readPictureSpec(folder);
+      const answersFile = join(folder, 'answers.json');
+      const saved = (await exists(answersFile)) ? await AnswerVocabulary.load(answersFile) : undefined;
+      model.#addAnswers(answers ?? saved);
+      const same = answers === undefined || sameAnswers(model.answers, saved);
+      if (heads === 'saved' && same) await model.#loadHeads(folder);
+      return model;
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
+  }
+
+  /** A new model with random weights (normal, deviation 0.02) named by `options.seed`. */
+  static create(config: ViltConfig, options: CreateOptions = {}): Vilt {
+    const { answers, tokenizer, pictures, ...rest } = options;
+    const model = new Vilt(config, validated(optionsSchema, rest, 'Vilt.create'));
+    try {
+      model.tokenizer = tokenizer;
+      if (pictures) model.pictures = pictureSpec({ ...model.pictures, ...pictures });
+      model.#addAnswers(answers);
+      return model;
+    } catch (error) {
+      model.dispose();
+      throw error;
+    }
+  }
+
+  /** Adds the head `task_layer.<task>` with random weights. */
+  addHead(task: string, classes: number, seed = this.seed): void {
+    if (!/^[A-Za-z0-9_-]+$/.test(task)) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected letters, digits, - and _ for task but received "${task}"`,
+      );
+    }
+    this.#call((model) => model.addHead(task, classes, seed));
+    this.#classes.set(task, classes);
+    this.#shapes = undefined;
+  }
+
+  /** Heads by task, with their number of classes. */
+  get heads(): ReadonlyMap<string, number> {
+    return this.#classes;
+  }
+
+  /** Every parameter with its shape, in the order of the native core. */
+  get shapes(): ReadonlyMap<string, readonly number[]> {
+    this.#shapes ??= new Map(
+      this.#call((model) => model.parameters()).map(({ name, shape }) => [name, shape]),
+    );
+    return this.#shapes;
+  }
+
+  /** Names of the parameters for which `wanted` is true (see models/names). */
+  names(wanted: (name: string) => boolean = () => true): string[] {
+    return [...this.shapes.keys()].filter(wanted);
+  }
+
+  /** Names of all adapters and heads: everything that fine-tuning may change. */
+  get tunable(): string[] {
+    return this.names((name) => isAdapter(name) || isHead(name));
+  }
+
+  /** Copies of parameters, by name. @throws DuetError NOT_FOUND for an unknown name */
+  read(names: readonly string[]): Promise<Tensors> {
+    return this.#call((model) => model.read([...names]));
+  }
+
+  /** Overwrites parameters; all of them or, when a name or a size is wrong, none. */
+  write(values: Tensors): Promise<void> {
+    return this.#call((model) => model.write(values));
+  }
+
+  /** Values with the shapes they have in this model, for a safetensors file. */
+  withShapes(values: Tensors): Record<string, TensorData> {
+    const tensors: Record<string, TensorData> = {};
+    for (const [name, data] of Object.entries(values)) {
+      tensors[name] = { dtype: 'f32', shape: [...(this.shapes.get(name) ?? [data.length])], data };
+    }
+    return tensors;
+  }
+
+  /** Begins a local training: a new optimizer and a new schedule. */
+  startTraining(options: TrainingOptions): Promise<void> {
+    return this.#call((model) => model.startTraining(options));
+  }
+
+  step(batch: ViltBatch): Promise<StepResult> {
+    return this.#call((model) => model.step(batch));
+  }
+
+  gradients(): Promise<Tensors> {
+    return this.#call((model) => model.gradients());
+  }
+
+  optimizerState(): Promise<Tensors> {
+    return this.#call((model) => model.optimizerState());
+  }
+
+  setOptimizerState(state: Tensors): Promise<void> {
+    return this.#call((model) => model.setOptimizerState(state));
+  }
+
+  /** Logits of a batch, [B * classes], without dropout. */
+  evaluate(batch: ViltBatch, task = DEFAULT_TASK, mode: AdapterMode = 'none'): Promise<Float32Array> {
+    return this.#call((model) => model.evaluate(batch, task, mode));
+  }
+
+  hiddenStates(batch: ViltBatch, mode: AdapterMode = 'none'): Promise<HiddenStates> {
+    return this.#call((model) => model.hiddenStates(batch, mode));
+  }
+
+  memory(): { parameterBytes: number; arenaPeakBytes: number } {
+    return this.#call((model) => model.memory());
+  }
+
+  /** Names the frozen weights: the SHA-256 of their file, or of config and seed. A run folder remembers it. */
+  fingerprint(): Promise<string> {
+    return this.#origin();
+  }
+
+  /**
+   * Writes a model folder that `fromPretrained` and Hugging Face's ViltModel read: config.json, model.safetensors, and vocab.txt,
+   * preprocessor_config.json, answers.json and heads.safetensors where the model has them. Adapters are not part of it.
+   */
+  save(folder: string): Promise<void> {
+    return saveVilt(this, folder);
+  }
+
+  /** Frees the native memory. Calls afterwards throw; a second dispose does nothing. */
+  dispose(): void {
+    this.#native?.dispose();
+    this.#native = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #call<T>(work: (model: NativeVilt) => T): T {
+    const model = this.#native;
+    if (!model)
+      throw new DuetError('INVALID_ARGUMENT', 'Expected a live model but this one has been disposed of');
+    return guarded(() => work(model));
+  }
+
+  #addAnswers(answers: PretrainedOptions['answers']): void {
+    if (answers === undefined) return;
+    if (typeof answers !== 'number') {
+      this.answers = answers instanceof AnswerVocabulary ? answers : new AnswerVocabulary(answers);
+    }
+    this.addHead(
+      DEFAULT_TASK,
+      typeof answers === 'number' ? answers : (this.answers as AnswerVocabulary).size,
+    );
+  }
+
+  async #loadHeads(folder: string): Promise<void> {
+    const heads = await readHeads(folder);
+    if (heads === undefined) return;
+    for (const [task, { classes, tensors }] of heads) {
+      const present = this.#classes.get(task);
+      if (present === undefined) this.addHead(task, classes);
+      else if (present !== classes) continue;
+      await this.write(tensors);
+    }
+  }
+}
+
+function sameAnswers(given: AnswerVocabulary | undefined, saved: AnswerVocabulary | undefined): boolean {
+  if (given === undefined || saved === undefined) return false;
+  return given.size === saved.size && given.answers.every((answer, index) => answer === saved.answers[index]);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,270 @@
+// Whatever a program hands to the addon, it gets an Error with a code and words: nothing crashes, and
+// nothing unusual is thrown.
+
+import { describe, expect, test } from 'vitest';
+import type { NativeVilt, ViltShape } from '../src/native.js';
+import { addon, CLASSES, rejection, tinyBatch, tinyShape, trainableModel, training } from './native-support.js';
+
+type Anything = (...args: unknown[]) => unknown;
+
+const detached = new Float32Array(8);
+structuredClone(detached.buffer, { transfer: [detached.buffer] });
+const angry = new Proxy({}, {
+  get() {
+    throw new TypeError('no');
+  },
+  ownKeys() {
+    throw new TypeError('no');
+  },
+});
+
+/** One of each kind of value that is easy to forget. */
+const oddValues: [name: string, value: unknown][] = [
+  ['undefined', undefined],
+  ['null', null],
+  ['true', true],
+  ['0', 0],
+  ['-1', -1],
+  ['1.5', 1.5],
+  ['NaN', Number.NaN],
+  ['Infinity', Infinity],
+  ['2^53', 2 ** 53],
+  ['1e308', 1e308],
+  ['a BigInt', 10n ** 30n],
+  ['a symbol', Symbol('x')],
+  ['an empty string', ''],
+  ['a string', 'text'],
+  ['a lone surrogate', '\ud800'],
+  ['a NUL', 'a\0b'],
+  ['a long string', 'x'.repeat(100_000)],
+  ['a function', () => 1],
+  ['a class', class {}],
+  ['an object', {}],
+  ['an object without prototype', Object.create(null)],
+  ['an object that throws', angry],
+  ['a getter that throws', { get batch() { throw new Error('no'); }, get vocabSize() { throw new Error('no'); } }],
+  ['an empty array', []],
+  ['a sparse array', new Array(3)],
+  ['an array of odd things', [undefined, Symbol('x'), {}, [[]]]],
+  ['a date', new Date(0)],
+  ['a map', new Map([['a', 1]])],
+  ['a promise', Promise.resolve(1)],
+  ['an ArrayBuffer', new ArrayBuffer(8)],
+  ['a DataView', new DataView(new ArrayBuffer(8))],
+  ['a Float64Array', new Float64Array(3)],
+  ['an empty Float32Array', new Float32Array()],
+  ['a detached array', detached],
+  ['a shared array', new Float32Array(new SharedArrayBuffer(16))],
+  ['a tensor without data', { dtype: 'f32', shape: [2] }],
+  ['a tensor of a wrong length', { dtype: 'f32', shape: [2 ** 40, 2 ** 40], data: new Float32Array(2) }],
+  ['a model', new addon.Vilt(tinyShape(), {})],
+];
+
+/** Calls; gives the error, thrown or rejected, or undefined. */
+async function outcome(call: () => unknown): Promise<unknown> {
+  try {
+    await call();
+  } catch (error) {
+    return error ?? new Error('nothing was thrown');
+  }
+  return undefined;
+}
+
+function expectPlainError(error: unknown, from: string): void {
+  if (error === undefined) return;
+  expect(error, from).toBeInstanceOf(Error);
+  const { code, message } = error as { code?: unknown; message: string };
+  if (message === 'no' || message.startsWith('Cannot convert a Symbol')) return; // the caller's own
+  expect(['INVALID_ARGUMENT', 'NOT_FOUND', 'UNSUPPORTED', 'IO', 'CORRUPT', 'CANCELLED'], `${from}: ${message}`).toContain(code);
+  expect(message.length, from).toBeLessThan(1000);
+}
+
+const functions = Object.entries(addon).filter(([name]) => name !== 'Vilt') as [string, Anything][];
+const fine: Record<string, unknown[]> = {
+  readSafetensors: ['/nowhere'],
+  writeSafetensors: ['/nowhere/x', {}, {}],
+  resizePicture: [new Uint8Array(12), 2, 2, 3, 3],
+  preparePictures: [
+    [{ rgb: new Uint8Array(12), width: 2, height: 2 }],
+    { shortestEdge: 32, longestEdge: 0, sizeDivisor: 32, resize: true, rescaleFactor: 1, mean: [0, 0, 0], std: [1, 1, 1] },
+  ],
+  weightedAverage: [[new Float32Array(2)], [1]],
+  runOp: ['softmax', { x: { dtype: 'f32', shape: [1, 2], data: new Float32Array(2) } }, {}, undefined],
+  opNames: [],
+  productRate: [8, 8, 8, 'f32'],
+  systemInfo: [],
+  setThreads: [0],
+};
+
+describe('odd values in the place of each argument', () => {
+  test('the list of functions is the whole export list', () => {
+    expect(functions.map(([name]) => name).sort()).toEqual(Object.keys(fine).sort());
+  });
+
+  test.each(functions)('%s', async (name, call) => {
+    const args = fine[name] as unknown[];
+    for (const [what, value] of oddValues) {
+      for (let place = 0; place < args.length; place++) {
+        const changed = args.with(place, value);
+        expectPlainError(await outcome(() => call(...changed)), `${name}, ${what} as argument ${place}`);
+      }
+      expectPlainError(await outcome(() => call(value)), `${name}, ${what} alone`);
+    }
+    expectPlainError(await outcome(() => call()), `${name} without arguments`);
+    addon.setThreads(0);
+  });
+
+  test('class Vilt', async () => {
+    const model = await trainableModel();
+    const batch = tinyBatch(tinyShape());
+    const methods: Record<string, unknown[]> = {
+      parameters: [],
+      memory: [],
+      load: ['/nowhere'],
+      addAdapters: [8, 1],
+      addHead: ['other', 2, 1],
+      read: [['pooler.dense.bias']],
+      write: [{}],
+      startTraining: [training],
+      step: [batch],
+      gradients: [],
+      optimizerState: [],
+      setOptimizerState: [{}],
+      evaluate: [batch, 'test', 'none'],
+      hiddenStates: [batch, 'none'],
+      cancel: [],
+      dispose: [],
+    };
+    const prototype = addon.Vilt.prototype as unknown as Record<string, Anything>;
+    expect(Object.getOwnPropertyNames(prototype).sort()).toEqual([...Object.keys(methods), 'constructor'].sort());
+    for (const [name, args] of Object.entries(methods)) {
+      const method = prototype[name] as Anything;
+      expect(() => method.call({}), name).toThrow(TypeError);
+      expect(() => method.call(undefined), name).toThrow(TypeError);
+      if (name === 'dispose') continue;
+      for (const [what, value] of oddValues) {
+        for (let place = 0; place < args.length; place++) {
+          const error = await outcome(() => method.call(model, ...args.with(place, value)));
+          expectPlainError(error, `${name}, ${what} as argument ${place}`);
+        }
+      }
+    }
+    // It is in order after all that.
+    await model.startTraining(training);
+    expect((await model.step(batch)).loss).toBeGreaterThan(0);
+    model.dispose();
+  });
+
+  test('the constructor', async () => {
+    const call = addon.Vilt as unknown as Anything;
+    expect(() => call(tinyShape(), {})).toThrow(TypeError);
+    for (const [what, value] of oddValues) {
+      expectPlainError(await outcome(() => new addon.Vilt(value as ViltShape, {})), `shape ${what}`);
+      expectPlainError(await outcome(() => new addon.Vilt(tinyShape(), value as object)), `options ${what}`);
+    }
+  });
+});
+
+describe('odd values in the place of each field', () => {
+  async function vary(what: string, value: object, call: (changed: object) => unknown): Promise<void> {
+    for (const key of Object.keys(value)) {
+      for (const [name, odd] of oddValues) {
+        expectPlainError(await outcome(() => call({ ...value, [key]: odd })), `${what}.${key} = ${name}`);
+      }
+    }
+  }
+
+  test('a model shape', async () => {
+    await vary('shape', tinyShape(), (shape) => new addon.Vilt(shape as ViltShape, { initialise: false }).dispose());
+  });
+
+  test('a batch', async () => {
+    const model = await trainableModel();
+    const batch = tinyBatch(tinyShape());
+    await vary('batch', batch, (changed) => model.step(changed as typeof batch));
+    await vary('batch', batch, (changed) => model.evaluate(changed as typeof batch, 'test', 'gated'));
+    for (const key of ['inputIds', 'tokenTypeIds'] as const) {
+      for (const id of [-1, 1000, -(2 ** 31), 2 ** 31 - 1]) {
+        const ids = batch[key].map(() => id);
+        expect((await rejection(model.step({ ...batch, [key]: ids }))).message).toContain(`received ${id}`);
+      }
+    }
+    const blank = { ...batch, pixelMask: new Uint8Array(batch.pixelMask.length) };
+    expect((await rejection(model.step(blank))).code).toBe('INVALID_ARGUMENT');
+    const blind = { ...batch, attentionMask: new Uint8Array(batch.attentionMask.length) };
+    expectPlainError(await outcome(() => model.step(blind)), 'no text at all');
+    model.dispose();
+  });
+
+  test('training options', async () => {
+    const model = await trainableModel();
+    const more = { ...training, adapter: 'adapter_1', temperature: 3, order: 'merged', clearGradients: 'none', seed: 1 };
+    await vary('options', { ...more, maxGradNorm: 1, keepGradients: false, keepOutputs: false }, (changed) =>
+      model.startTraining(changed as typeof training),
+    );
+    await vary('optimizer', training.optimizer, (optimizer) =>
+      model.startTraining({ ...training, optimizer: optimizer as typeof training.optimizer }),
+    );
+    await vary('schedule', training.schedule, (schedule) =>
+      model.startTraining({ ...training, schedule: schedule as typeof training.schedule }),
+    );
+    model.dispose();
+  });
+
+  test('a picture and how it is prepared', async () => {
+    const [[picture], spec] = fine.preparePictures as [[object], object];
+    await vary('picture', picture, (changed) => addon.preparePictures([changed as never], spec as never));
+    await vary('spec', spec, (changed) => addon.preparePictures([picture as never], changed as never));
+  });
+});
+
+describe('values that change while they are read', () => {
+  test('a getter that detaches an array which was already checked', async () => {
+    const model = await trainableModel();
+    const batch = tinyBatch(tinyShape());
+    const pixelValues = new Float32Array(batch.pixelValues);
+    const trap = {
+      ...batch,
+      pixelValues,
+      get targets() {
+        structuredClone(pixelValues.buffer, { transfer: [pixelValues.buffer] });
+        return new Float32Array(2 * CLASSES);
+      },
+    };
+    expect((await rejection(model.step(trap))).message).toMatch(/Expected pixelValues of \d+ elements but received 0/);
+    const data = new Float32Array(4);
+    const tensors = {
+      a: { dtype: 'f32', shape: [4], data },
+      get b() {
+        structuredClone(data.buffer, { transfer: [data.buffer] });
+        return { dtype: 'f32', shape: [4], data: new Float32Array(4) };
+      },
+    };
+    const error = await rejection(addon.writeSafetensors('/nowhere/x', tensors as never, {}));
+    expect(error.message).toMatch(/Expected 4 elements for tensor 'a'.data but received 0/);
+    model.dispose();
+  });
+
+  test('integers of a batch that change during the step', async () => {
+    const model = await trainableModel();
+    const batch = tinyBatch(tinyShape());
+    const step = model.step(batch);
+    batch.inputIds.fill(2 ** 30);
+    batch.pixelMask.fill(0);
+    expect((await step).loss).toBeGreaterThan(0);
+    model.dispose();
+  });
+});
+
+describe('shapes that no memory holds', () => {
+  test.each([
+    ['vocabSize', { vocabSize: 2 ** 31 }],
+    ['hiddenSize', { hiddenSize: 2 ** 20 }],
+    ['layers', { layers: 4096, hiddenSize: 2 ** 16 }],
+    ['patchSize', { patchSize: 4096, imageSize: 4096, hiddenSize: 2 ** 20, channels: 1024 }],
+  ])('%s', async (_name, change) => {
+    const create = () => new addon.Vilt(tinyShape({ ...change, heads: 1 }), { initialise: false }) as NativeVilt;
+    const error = (await outcome(create)) as Error & { code: string };
+    expect(error.message).toMatch(/memory/i);
+  });
+});
