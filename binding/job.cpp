@@ -62,10 +62,11 @@ Environment::Environment(Napi::Env env) : env_(env) {
       env, [](void* data) { static_cast<Environment*>(data)->close(); }, this));
   // process.exit() on the main thread runs no hook, but it emits 'exit' first.
   const Napi::Value process = env.Global().Get("process");
-  if (process.IsObject() && process.As<Napi::Object>().Get("once").IsFunction()) {
+  const Napi::Value listen = process.IsObject() ? process.As<Napi::Object>().Get("prependOnceListener") : process;
+  if (listen.IsFunction()) {
     const auto close = Napi::Function::New(
         env, [](const Napi::CallbackInfo& info) { Environment::of(info.Env()).close(); }, "duetExit");
-    process.As<Napi::Object>().Get("once").As<Napi::Function>().Call(process, {Napi::String::New(env, "exit"), close});
+    listen.As<Napi::Function>().Call(process, {Napi::String::New(env, "exit"), close});
   }
 }
 

@@ -271,11 +271,21 @@ function load(): NativeAddon {
   let path: string | undefined;
   try {
     path = addonPath();
+    shortenSpinning();
     loaded = require(path) as NativeAddon;
     return loaded;
   } catch (error) {
     throw loadError(error, path);
   }
+}
+
+/**
+ * OpenMP threads that wait for each other spin for milliseconds by default. On a machine whose processors are all busy
+ * (pictures are decoded beside training) that takes the processor from the thread they wait for. The runtime reads
+ * this once, when it is loaded; what the user has set wins.
+ */
+function shortenSpinning(): void {
+  if (process.env.OMP_WAIT_POLICY === undefined) process.env.GOMP_SPINCOUNT ??= '5000';
 }
 
 /** Why the addon does not load, and what to do, in one message. */

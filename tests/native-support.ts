@@ -100,11 +100,11 @@ export async function collectGarbage(): Promise<void> {
 export function script(body: string, shape = tinyShape({ hiddenSize: 256, layers: 4, imageSize: 160 })): string {
   const { pixelValues: _values, pixelMask: _mask, ...small } = tinyBatch(shape, 4);
   const plain = JSON.stringify({ shape, small, training, classes: CLASSES }, (_key, value: unknown) =>
-    ArrayBuffer.isView(value) ? { kind: value.constructor.name, values: Array.from(value as Uint8Array) } : value,
+    ArrayBuffer.isView(value) ? { typedArray: value.constructor.name, values: Array.from(value as Uint8Array) } : value,
   );
   return `
     const { shape, small, training, classes } = JSON.parse(${JSON.stringify(plain)}, (key, value) =>
-      value && value.kind ? globalThis[value.kind].from(value.values) : value);
+      value && value.typedArray ? globalThis[value.typedArray].from(value.values) : value);
     const addonFile = ${JSON.stringify(addonPath())};
     const addon = require(addonFile);
     const pixels = 4 * shape.imageSize ** 2;

@@ -45,7 +45,15 @@ describe('while a step runs', () => {
   });
 
   test('process.reallyExit(), which tells nobody', () => {
-    expect(runScript(whileTraining('process.reallyExit(6);'))).toEqual({ ...clean, status: 6, stdout: '' });
+    const run = runScript(whileTraining('await steps[0]; process.reallyExit(6);'));
+    expect(run).toEqual({ ...clean, status: 6, stdout: '' });
+  });
+
+  test('process.exit() when others have thrown out or broken the exit listeners', () => {
+    const removed = `await steps[0]; process.removeAllListeners('exit'); process.exit(8);`;
+    expect(runScript(whileTraining(removed))).toEqual({ ...clean, status: 8, stdout: '' });
+    const broken = `process.once('exit', () => { throw new Error('broken listener'); }); process.exit(8);`;
+    expect(runScript(whileTraining(broken))).toMatchObject({ signal: null });
   });
 
   test('an aborting step and the exit at once', () => {

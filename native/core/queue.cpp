@@ -14,6 +14,19 @@
 
 namespace duet {
 
+namespace {
+
+constexpr int kMostExitHandlers = 32;
+
+/// exit() takes apart, last one first, what libraries set up when they were first used. Work that runs
+/// then must be stopped before. Registered again after the first pieces of work, this comes ahead of
+/// whatever they have set up.
+void shutDownAtExit() {
+  std::atexit([] { ComputeQueue::instance().shutDown(); });
+}
+
+}  // namespace
+
 ComputeQueue& ComputeQueue::instance() {
   static ComputeQueue* queue = new ComputeQueue;
   return *queue;
@@ -43,12 +56,12 @@ void ComputeQueue::startThread() {
     fail(Code::Internal, "Could not start the compute thread: ", error.what(), "; raise the limit on processes (ulimit -u)");
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  // exit() may be called while work runs and would take apart what it stands on.
-  std::atexit([] { instance().shutDown(); });
+  shutDownAtExit();
 }
 
 void ComputeQueue::loop() {
   pthread_setname_np(pthread_self(), "duet-compute");
+  int exitHandlers = 1;
   std::unique_lock lock(mutex_);
   for (;;) {
     changed_.wait(lock, [this] { return !waiting_.empty(); });
@@ -61,6 +74,7 @@ void ComputeQueue::loop() {
     work->run();
     work->run = nullptr;  // what it holds goes before stop() may return
     cancelFlag = nullptr;
+    if (exitHandlers++ < kMostExitHandlers) shutDownAtExit();
     lock.lock();
     running_.reset();
     changed_.notify_all();

@@ -112,7 +112,7 @@ void fill(StepResult& result, const HeadPass& first, const HeadPass& second) {
 
 StepResult mergedStep(Training& t, const ViltBatch& batch) {
   StepResult result;
-  const ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
+  ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
   const int64_t samples = batch.batch;
   setTrainable(t.all, true);
   Tape trunk(t.arena, true);
@@ -163,7 +163,8 @@ struct FullPass {
   Tensor pooled;
 };
 
-FullPass fullPass(Training& t, const ViltPlan& plan, const ViltBatch& batch, AdapterMode mode, const Tensor& teacher,
+/// @param plan a copy: a pass uses its plan up
+FullPass fullPass(Training& t, ViltPlan plan, const ViltBatch& batch, AdapterMode mode, const Tensor& teacher,
                   int pass, const char* name) {
   FullPass result;
   Tape trunk(t.arena, true);
@@ -184,7 +185,8 @@ StepResult publishedStep(Training& t, const ViltBatch& batch) {
   {
     Tape tape(t.arena, false);
     Context context = t.context(tape, 0);
-    pooledAll = t.model.pooled(context, plan, {AdapterMode::gated}).value;
+    ViltPlan copy = plan;
+    pooledAll = t.model.pooled(context, copy, {AdapterMode::gated}).value;
   }
   const Tensor logitsAll = logitsOf(t, pooledAll);
 
@@ -301,7 +303,7 @@ StepResult fedDatStep(Training& t, const ViltBatch& batch) {
 StepResult plainStep(Training& t, const ViltBatch& batch) {
   t.gradients.clear();
   StepResult result;
-  const ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
+  ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
   Tape tape(t.arena, true);
   Context context = t.context(tape, 0);
   const AdapterMode mode = t.options.method == Method::full ? AdapterMode::none : t.options.adapter;

@@ -144,7 +144,7 @@ void Session::setOptimizerState(const std::map<std::string, std::span<const floa
 std::vector<float> Session::evaluate(const ViltBatch& batch, const std::string& task, AdapterMode mode) {
   State& s = *state_;
   ViltHead& head = s.model.head(task);
-  const ViltPlan plan = planBatch(s.model.config(), batch, *s.arena, Padding::drop);
+  ViltPlan plan = planBatch(s.model.config(), batch, *s.arena, Padding::drop);
   Tape tape(s.arena, false);
   Context context{tape, s.compute(), false, 0, 0};
   const Tensor logits = s.model.classify(context, s.model.pooled(context, plan, {mode}), head).value;
@@ -153,7 +153,7 @@ std::vector<float> Session::evaluate(const ViltBatch& batch, const std::string& 
 
 HiddenStates Session::hiddenStates(const ViltBatch& batch, AdapterMode mode) {
   State& s = *state_;
-  const ViltPlan plan = planBatch(s.model.config(), batch, *s.arena, Padding::keep);
+  ViltPlan plan = planBatch(s.model.config(), batch, *s.arena, Padding::keep);
   Tape tape(s.arena, false);
   Context context{tape, s.compute(), false, 0, 0};
   const int64_t b = plan.batch, t = plan.tokensEach, d = s.model.config().hiddenSize;

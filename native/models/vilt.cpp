@@ -39,7 +39,7 @@ std::shared_ptr<std::vector<int32_t>> firstRows(const ViltPlan& plan, int64_t st
 
 }  // namespace
 
-Var Vilt::embedBatch(Context& c, const ViltPlan& plan) {
+Var Vilt::embedBatch(Context& c, ViltPlan& plan) {
   const int64_t width = config_.hiddenSize;
   // Rows of pictures: patches + positions, all rows + modality.
   std::vector<EmbeddingInput> inputs{{&modality_, plan.modality, {}}, {&classToken_, plan.classToken, {}}};
@@ -47,7 +47,7 @@ Var Vilt::embedBatch(Context& c, const ViltPlan& plan) {
     inputs.push_back({&positions_, plan.positionIndex[corner], plan.positionWeight[corner]});
   Var x = embed(c, std::move(inputs), plan.rows, width);
   {
-    Var pixels{plan.patches, -1};
+    const Var pixels{std::move(plan.patches), -1};
     x = addRows(c, x, linear(c, pixels, patchUse_, &patchBias_), plan.patchRow);
   }
   // Text has its own norm; dropout acts on text and picture parts alike.
@@ -109,7 +109,7 @@ Var Vilt::adaptStreams(Context& c, ViltLayer& layer, const Var& x, const std::ve
   return adapt(c, x, nullptr, groups, rows * static_cast<int64_t>(streams.size()));
 }
 
-Var Vilt::pooled(Context& c, const ViltPlan& plan, const std::vector<AdapterMode>& streams) {
+Var Vilt::pooled(Context& c, ViltPlan& plan, const std::vector<AdapterMode>& streams) {
   const bool adapting = streams[0] != AdapterMode::none;
   require(!adapting || adapters_, "The model has no adapters; add them first");
   require(adapting || streams.size() == 1, "Several streams need adapters");
@@ -131,7 +131,7 @@ Var Vilt::pool(Context& c, const Var& normalised) {
   return linear(c, normalised, poolerUse_, &poolerBias_, {Activation::tanh, nullptr, DType::f32});
 }
 
-std::vector<Tensor> Vilt::hiddenStates(Context& c, const ViltPlan& plan, AdapterMode mode) {
+std::vector<Tensor> Vilt::hiddenStates(Context& c, ViltPlan& plan, AdapterMode mode) {
   require(mode == AdapterMode::none || adapters_, "The model has no adapters; add them first");
   std::vector<Tensor> states;
   Var x = embedBatch(c, plan);

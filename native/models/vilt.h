@@ -62,9 +62,10 @@ class Vilt {
   std::vector<ViltLayer*> layers();
 
   /// tanh-pooled first text token of every sample, stream after stream: (streams * B) x D, f32.
-  Var pooled(Context& context, const ViltPlan& plan, const std::vector<AdapterMode>& streams);
+  /// Uses the plan up: its pixels are freed as soon as they are embedded.
+  Var pooled(Context& context, ViltPlan& plan, const std::vector<AdapterMode>& streams);
   /// Embedding output and every layer's output, all tokens; the last entry is after the final norm.
-  std::vector<Tensor> hiddenStates(Context& context, const ViltPlan& plan, AdapterMode mode);
+  std::vector<Tensor> hiddenStates(Context& context, ViltPlan& plan, AdapterMode mode);
   /// @param pooled N x D @returns logits N x classes
   Var classify(Context& context, const Var& pooled, ViltHead& head);
   Var pool(Context& context, const Var& normalised);
@@ -72,7 +73,7 @@ class Vilt {
   size_t packedBytes() const;
 
  private:
-  Var embedBatch(Context& context, const ViltPlan& plan);
+  Var embedBatch(Context& context, ViltPlan& plan);
   Var block(Context& context, ViltLayer& layer, const Var& x, std::shared_ptr<const AttentionLayout> layout,
             const std::shared_ptr<std::vector<int32_t>>& only);
   Var adaptStreams(Context& context, ViltLayer& layer, const Var& x, const std::vector<AdapterMode>& streams,

@@ -6,7 +6,7 @@ namespace duet {
 
 namespace {
 
-constexpr int64_t kRowUnit = 32;
+constexpr int64_t kRowUnit = 8;
 constexpr int32_t kImageModality = 1;
 
 void checkBatch(const ViltConfig& c, const ViltBatch& b) {

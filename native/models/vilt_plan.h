@@ -23,7 +23,7 @@ struct ViltPlan {
   std::vector<int32_t> word, type, position;
   std::shared_ptr<std::vector<int32_t>> textRow;
   // Patches: pixels (patches x channels * p * p, in the order of the convolution weight) and place.
-  Tensor patches;
+  Tensor patches;  // let go of once embedded
   std::shared_ptr<std::vector<int32_t>> patchRow;
   std::vector<int32_t> patchGridIndex;  // row, column pairs
   // One entry a row: modality, class token, the four neighbours in the position table.

@@ -90,16 +90,19 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same, std::shared
 
   const Var result = tape.track(out);
   const int made = result.slot;
-  const Tensor qValue = q.value, kvValue = kv.value;
+  const Tensor qValue = same ? Tensor{} : q.value, kvValue = kv.value;
   const int qSlot = q.slot, kvSlot = kv.slot;
   tape.record([&tape, made, qValue, kvValue, qSlot, kvSlot, same, layout, shape, dtype, width, keyColumn, logSum] {
     const Tensor dOut = tape.take(made);
     if (!dOut.defined()) return;
     int64_t keyCovered = 0;
     for (const AttentionSpan& span : layout->spans) keyCovered += span.keyEnd - span.keyBegin;
-    const Tensor dkv = emptyOrZeros(tape, kvValue.shape(), dtype, keyCovered == kvValue.rowCount());
+    // Each sequence and head is copied out before its gradients are written, so they may take the place of
+    // values that nobody else reads any more.
+    const bool all = keyCovered == kvValue.rowCount();
+    const Tensor dkv = all && kvValue.unique() ? kvValue : emptyOrZeros(tape, kvValue.shape(), dtype, all);
     const Tensor dq = same ? dkv : emptyOrZeros(tape, qValue.shape(), dtype, covered(*layout) == qValue.rowCount());
-    backend().attention.backward({shape, dtype, columnsOf(qValue, 0), columnsOf(kvValue, keyColumn),
+    backend().attention.backward({shape, dtype, columnsOf(same ? kvValue : qValue, 0), columnsOf(kvValue, keyColumn),
                                   columnsOf(kvValue, keyColumn + width), columnsOf(dOut, 0), logSum.f32(),
                                   columnsOf(dq, 0), columnsOf(dkv, keyColumn), columnsOf(dkv, keyColumn + width)});
     if (!same) tape.give(qSlot, dq);

@@ -8,17 +8,32 @@ import { Command, CommanderError } from 'commander';
 import { DuetError, messageOf } from '../errors.js';
 import { EXIT_STOPPED } from '../run/stop.js';
 import { packageVersion } from '../run/versions.js';
+import { dataCommand } from './data.js';
+import { federateCommand } from './federate.js';
 import { goldenCommand } from './golden.js';
+import { infoCommand } from './info.js';
+import { pretrainCommand } from './pretrain.js';
+import { quickstartCommand } from './quickstart.js';
 
 export function program(): Command {
   const duet = new Command('duet')
     .description('Federated fine-tuning of vision-language models with dual-adapter teachers (FedDAT).')
     .version(packageVersion())
-    .showHelpAfterError('(duet <command> --help shows its options)')
-    .configureHelp({ showGlobalOptions: true });
-  for (const command of [goldenCommand()]) duet.addCommand(command);
-  for (const command of duet.commands) command.exitOverride();
-  return duet.exitOverride();
+    .showHelpAfterError('(--help shows the options)')
+    .exitOverride();
+  const commands = [
+    quickstartCommand(),
+    dataCommand(),
+    pretrainCommand(),
+    federateCommand(),
+    goldenCommand(),
+    infoCommand(),
+  ];
+  for (const command of commands) {
+    duet.addCommand(command);
+    for (const one of [command, ...command.commands]) one.copyInheritedSettings(duet);
+  }
+  return duet;
 }
 
 /** @returns the exit code */

@@ -1,10 +1,15 @@
 /** Options several commands share, and the parsing of numbers with the wording of the package. */
 
 import { InvalidArgumentError, Option } from 'commander';
+import type { ComputeType } from '../native.js';
 
 export interface RuntimeFlags {
   device: 'cpu';
   threads: number;
+}
+
+export interface ComputeFlags extends RuntimeFlags {
+  compute: ComputeType;
 }
 
 export function deviceOption(): Option {
@@ -19,6 +24,10 @@ export function threadsOption(): Option {
   return option.argParser(integer(0)).default(0);
 }
 
+export function computeOption(): Option {
+  return new Option('--compute <type>', 'type of matrix products').choices(['fp32', 'bf16']).default('fp32');
+}
+
 export function integer(least: number): (text: string) => number {
   return (text) => {
     const value = Number(text);
@@ -27,6 +36,10 @@ export function integer(least: number): (text: string) => number {
     }
     return value;
   };
+}
+
+export function integers(least: number): (text: string) => number[] {
+  return (text) => list(text).map(integer(least));
 }
 
 export function positive(text: string): number {
@@ -49,7 +62,19 @@ export function share(text: string): number {
 export function list(text: string): string[] {
   const items = text.split(',').map((item) => item.trim());
   if (items.some((item) => item === '')) {
-    throw new InvalidArgumentError(`Expected names with commas between them but received ${text}.`);
+    throw new InvalidArgumentError(`Expected names with commas between them but received "${text}".`);
   }
   return items;
+}
+
+/** A list of names out of `choices`. */
+export function listOf(choices: readonly string[]): (text: string) => string[] {
+  return (text) => {
+    const items = list(text);
+    const unknown = items.filter((item) => !choices.includes(item));
+    if (unknown.length === 0) return items;
+    throw new InvalidArgumentError(
+      `Expected names among ${choices.join(', ')} but received ${unknown.join(', ')}.`,
+    );
+  };
 }

@@ -7,7 +7,7 @@ import { ImageProcessor } from '../data/image-processor.js';
 import type { Tokenizer } from '../data/tokenizer.js';
 import { VqaDataset } from '../data/vqa.js';
 import { DuetError } from '../errors.js';
-import type { Vilt } from '../models/vilt.js';
+import { Vilt } from '../models/vilt.js';
 import type { BatchOptions, BatchSource, LabelledBatch } from './batch-source.js';
 import type { FederatedClient } from './client.js';
 
@@ -88,13 +88,14 @@ export function encodersOf(model: Vilt): Encoders {
 /**
  * Clients from data sets by name (see `loadClients`). Training questions without a known answer are left out; evaluation
  * keeps them, as wrong.
+ * @param encode a model with tokenizer and answers, or its encoders, to share the pictures decoded for it
  */
 export function vqaClients(
-  model: Vilt,
+  encode: Vilt | Encoders,
   train: ReadonlyMap<string, VqaDataset>,
   evaluation: ReadonlyMap<string, VqaDataset> = new Map(),
-  encoders: Encoders = encodersOf(model),
 ): FederatedClient[] {
+  const encoders = encode instanceof Vilt ? encodersOf(encode) : encode;
   return [...train].map(([name, dataset]) => {
     const client: FederatedClient = {
       name,

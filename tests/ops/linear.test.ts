@@ -16,8 +16,12 @@ const sizes = [
   [5, 33, 1],
   [3, 16, 16],
   [4, 15, 47],
-  [600, 5, 7],
+  [520, 3, 5],
 ] as const;
+
+/** In bf16 a bias gradient carries the rounding of `rows` terms that may cancel; they add up like their root. */
+const floorOf = (compute: string, rows: number) =>
+  compute === 'bf16' ? { floor: 0.25 * Math.sqrt(rows) } : {};
 
 function problem(rows: number, inputs: number, outputs: number, deviation = 1) {
   return {
@@ -36,6 +40,8 @@ describe('linear', () => {
             op: 'linear',
             inputs: problem(rows, inputs, outputs),
             attributes: { activation, compute },
+            samples: 10,
+            ...floorOf(compute, rows),
             reference: ({ x, weight, bias }) => activate(linear(x!, weight!, inputs, bias), activation),
           });
         }
@@ -118,13 +124,15 @@ describe('feed_forward', () => {
         [1, 1, 1],
         [5, 6, 19],
         [3, 17, 33],
-        [530, 6, 9],
+        [515, 3, 4],
       ])('%i rows of %i through %i', async (rows, width, hidden) => {
         for (const activation of activations) {
           await checkOp({
             op: 'feed_forward',
             inputs: inputs(rows, width, hidden),
             attributes: { activation, compute },
+            samples: 10,
+            ...floorOf(compute, rows),
             // The hidden layer is rounded before and after its activation, and its gradient once more.
             ...(compute === 'bf16' ? { tolerance: 2 * BF16 } : {}),
             reference: (v) => {

@@ -104,7 +104,9 @@ describe('weightedAverage', () => {
     const sets = [1, 2, 3].map((seed) => normals(count, seed));
     const weights = [0.2, 0.5, 0.3];
     const expected = new Float64Array(count);
-    sets.forEach((set, i) => set.forEach((value, j) => (expected[j]! += value * weights[i]!)));
+    for (const [i, set] of sets.entries()) {
+      for (const [j, value] of set.entries()) expected[j]! += value * weights[i]!;
+    }
     expectClose(await native.weightedAverage(sets, weights), expected, EXACT_ARITHMETIC, 'average');
   });
 

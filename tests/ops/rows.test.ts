@@ -39,6 +39,7 @@ describe('embedding', () => {
       gradients: entries.map((_, i) => `table.${i}`),
       // One rounding a term and, backwards, one a row that names the entry.
       tolerance: EXACT_ARITHMETIC,
+      samples: 10,
       reference: (v) => {
         const terms = entries.map((_, i): EmbeddingTerm => {
           const term = { table: v[`table.${i}`]!, index: v[`index.${i}`]! };
@@ -73,6 +74,7 @@ describe.each([
       op: 'gather_rows',
       inputs: { x: f32([rows, width], 1), index: i32(index) },
       tolerance: EXACT_ARITHMETIC,
+      samples: 10,
       reference: ({ x }) =>
         Float64Array.from(index.flatMap((row) => [...x!.subarray(row * width, (row + 1) * width)])),
     });
@@ -83,6 +85,7 @@ describe.each([
       op: 'add_rows',
       inputs: { base: f32([rows, width], 1), x: f32([picked, width], 2), index: i32(index) },
       tolerance: EXACT_ARITHMETIC,
+      samples: 10,
       reference: ({ base, x }) => {
         const y = Float64Array.from(base!);
         index.forEach((row, i) => {

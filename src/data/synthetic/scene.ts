@@ -32,7 +32,7 @@ export interface Scene {
 
 type Spot = readonly [x: number, y: number];
 
-/** Arrangements by count. */
+/** Arrangements by count. Few and steady: where things stand is not the question. */
 const LAYOUTS: readonly (readonly (readonly Spot[])[])[] = [
   [[[50, 50]]],
   [
@@ -41,33 +41,20 @@ const LAYOUTS: readonly (readonly (readonly Spot[])[])[] = [
       [73, 50],
     ],
     [
-      [29, 31],
-      [71, 69],
-    ],
-    [
-      [71, 31],
-      [29, 69],
-    ],
-    [
-      [50, 27],
-      [50, 73],
+      [28, 28],
+      [72, 72],
     ],
   ],
   [
     [
-      [50, 28],
+      [50, 27],
       [27, 71],
       [73, 71],
     ],
     [
       [27, 29],
       [73, 29],
-      [50, 72],
-    ],
-    [
-      [29, 27],
-      [71, 50],
-      [29, 73],
+      [50, 73],
     ],
   ],
   [
@@ -77,19 +64,14 @@ const LAYOUTS: readonly (readonly (readonly Spot[])[])[] = [
       [27, 73],
       [73, 73],
     ],
-    [
-      [50, 21],
-      [21, 50],
-      [79, 50],
-      [50, 79],
-    ],
   ],
 ];
+/** Half the side of a thing, by count. */
 const RADII: readonly (readonly [least: number, most: number])[] = [
-  [33, 39],
-  [18.5, 21.5],
-  [17, 19.5],
-  [16, 18.5],
+  [36, 41],
+  [20, 22],
+  [19, 21],
+  [19, 21],
 ];
 
 /**
@@ -103,14 +85,12 @@ export function drawScene(random: Random, shapeWeights: readonly number[]): Scen
   const quarter = random.below(4);
   const layout = random.pick(LAYOUTS[count - 1]!);
   const [least, most] = RADII[count - 1]!;
-  // The diamond of four leaves less room than the square.
-  const room = count === 4 && layout[0]![0] === 50 ? 0.95 : 1;
-  const wander = count === 1 ? 8 : 3;
+  const wander = count === 1 ? 4 : 2;
   const placements = layout.map(([x, y]) => ({
     x: x + random.between(-wander, wander),
     y: y + random.between(-wander, wander),
-    radius: random.between(least, most) * room,
-    angle: random.between(-9, 9) + (shape.pointing ? 90 * quarter : 0),
+    radius: random.between(least, most),
+    angle: random.between(-6, 6) + (shape.pointing ? 90 * quarter : 0),
   }));
   return shape.pointing
     ? { shape, color, placements, direction: DIRECTIONS[quarter]! }

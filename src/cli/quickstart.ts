@@ -1,0 +1,135 @@
+/**
+ * duet quickstart: everything in a few minutes, without a download. Draws a set of picture questions, trains a small ViLT on
+ * its neutral style, fine-tunes it for the other styles with four strategies, and prints a table. Run again, it does nothing
+ * twice; stopped, it continues.
+ */
+
+import { access } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Command } from 'commander';
+import type { SyntheticOptions } from '../data/synthetic/generate.js';
+import { NEUTRAL_STYLE } from '../data/synthetic/styles.js';
+import { strategyByName } from '../federated/strategies/by-name.js';
+import { Vilt } from '../models/vilt.js';
+import { accuracyTable } from '../report/accuracy.js';
+import { duration } from '../report/words.js';
+import { ProgressLine } from '../run/progress.js';
+import { drawSet } from './data.js';
+import { loadFederation } from './federation-data.js';
+import { runFederations } from './federation-runs.js';
+import { deviceOption, integer, type RuntimeFlags, threadsOption } from './options.js';
+import { pretrain } from './pretrain.js';
+import { untilStopped } from './stopping.js';
+
+interface QuickstartFlags extends RuntimeFlags {
+  run: string;
+  rounds: number;
+  epochs: number;
+  seed: number;
+}
+
+/** Small enough for a few minutes, different enough that the strategies differ. */
+const DATA: SyntheticOptions = { seed: 1 };
+const STRATEGIES = ['centralised', 'local', 'fedavg', 'feddat'];
+
+export function quickstartCommand(): Command {
+  return new Command('quickstart')
+    .description(
+      'Draws data, trains a small model, compares FedDAT with its baselines: a few minutes on two cores.',
+    )
+    .option('--run <dir>', 'folder for data, model and runs', 'runs/quickstart')
+    .option('--rounds <count>', 'rounds of each strategy', integer(1), 8)
+    .option('--epochs <count>', 'epochs of the small model on the neutral style', integer(1), 12)
+    .option('--seed <integer>', 'of the runs', integer(0), 1)
+    .addOption(deviceOption())
+    .addOption(threadsOption())
+    .action(async (flags: QuickstartFlags) => {
+      const progress = new ProgressLine();
+      const again = `Continue with: duet quickstart${flags.run === 'runs/quickstart' ? '' : ` --run ${flags.run}`}`;
+      await untilStopped(
+        progress,
+        () => again,
+        (signal) => quickstart(flags, progress, signal),
+      );
+    });
+}
+
+async function quickstart(
+  flags: QuickstartFlags,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  const start = performance.now();
+  const [data, model] = [join(flags.run, 'data'), join(flags.run, 'model')];
+  progress.note(`1/3  drawing picture questions into ${data}`);
+  await drawSet(data, DATA, progress, signal);
+  progress.note(`2/3  training a small ViLT on the style "${NEUTRAL_STYLE}" into ${model}`);
+  if (!(await isComplete(model))) await pretrainSmall(data, model, flags, progress, signal);
+  progress.note(`3/3  fine-tuning it for the other styles: ${STRATEGIES.join(', ')}`);
+  const { clients, answers } = await loadFederation(data, model, {
+    view: 'style',
+    trainSplit: 'train',
+    evalSplit: 'val',
+    topAnswers: 3129,
+  });
+  const { device, threads } = flags;
+  const results = await runFederations({
+    strategies: STRATEGIES.map((name) => () => strategyByName(name)),
+    seeds: [flags.seed],
+    openModel: (seed) =>
+      Vilt.fromPretrained(model, { answers, adapters: { reduction: 8 }, seed, device, threads }),
+    clients,
+    settings: {
+      rounds: flags.rounds,
+      batchSize: 32,
+      learningRate: 2e-3,
+      schedule: { kind: 'constant', warmup: 0 },
+      evaluation: { every: 2, before: true },
+      resume: true,
+    },
+    runDir: flags.run,
+    nested: true,
+    progress,
+    signal,
+  });
+  process.stdout.write(`\n${accuracyTable(results)}\n`);
+  process.stdout.write(`accuracy in percent on validation questions after ${flags.rounds} rounds\n`);
+  process.stdout.write(`run folder: ${flags.run}   (${duration((performance.now() - start) / 1000)})\n`);
+}
+
+async function pretrainSmall(
+  data: string,
+  out: string,
+  flags: QuickstartFlags,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<void> {
+  const { device, threads, epochs, seed } = flags;
+  await pretrain(
+    data,
+    {
+      ...{
+        device,
+        threads,
+        compute: 'fp32',
+        style: NEUTRAL_STYLE,
+        size: 'small',
+        epochs,
+        batchSize: 32,
+        lr: 1e-3,
+      },
+      ...{ warmup: 0.1, weightDecay: 0.01, seed, trainSplit: 'train', evalSplit: 'val', evaluateEvery: 4 },
+      ...{ maxText: 24, topAnswers: 3129, out, resume: true },
+    },
+    progress,
+    signal,
+  );
+}
+
+/** A model folder gets its weights last. */
+async function isComplete(model: string): Promise<boolean> {
+  return access(join(model, 'model.safetensors')).then(
+    () => true,
+    () => false,
+  );
+}

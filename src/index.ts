@@ -1,0 +1,97 @@
+/**
+ * duet-train: federated fine-tuning of vision-language models with dual-adapter teachers (FedDAT), on a native core.
+ *
+ * This page is the whole public surface; everything is defined elsewhere.
+ */
+
+export { AnswerVocabulary, answerScore, vqaAccuracy } from './data/answers.js';
+export { Batcher, type BatcherOptions, type EpochOptions, type VqaBatch } from './data/batches.js';
+export {
+  type ClientOptions,
+  listParts,
+  loadClients,
+  loadPart,
+  loadParts,
+  type PartOptions,
+} from './data/clients.js';
+export {
+  ImageProcessor,
+  type ImageProcessorOptions,
+  type PictureSpec,
+  pictureSpec,
+  readPictureSpec,
+} from './data/image-processor.js';
+export { decodePicture, type Picture } from './data/pictures.js';
+export { Random, shuffledOrder } from './data/random.js';
+export {
+  generateSynthetic,
+  type SyntheticOptions,
+  type SyntheticSettings,
+} from './data/synthetic/generate.js';
+export { NEUTRAL_STYLE, STYLE_NAMES, type StyleName } from './data/synthetic/styles.js';
+export { type EncodedTexts, Tokenizer, type TokenizerOptions } from './data/tokenizer.js';
+export { VqaDataset, type VqaFiles, type VqaSample } from './data/vqa.js';
+export { DuetError, type DuetErrorCode } from './errors.js';
+export {
+  type BatchOptions,
+  type BatchSource,
+  FixedBatches,
+  type LabelledBatch,
+} from './federated/batch-source.js';
+export type { FederatedClient, LocalReport } from './federated/client.js';
+export type { Accuracies, ClientEvaluation, EvaluationReport, Scored } from './federated/evaluation.js';
+export { Federation, type RunOptions } from './federated/federation.js';
+export type { FederationOptions, FederationSettings } from './federated/options.js';
+export type { Failure, Progress, RoundReport } from './federated/report.js';
+export type { Schedule } from './federated/schedule.js';
+export { Centralised } from './federated/strategies/centralised.js';
+export { FedAvg, type FedAvgOptions } from './federated/strategies/fedavg.js';
+export { FedDat, type FedDatOptions } from './federated/strategies/feddat.js';
+export { LocalOnly } from './federated/strategies/local.js';
+export {
+  type ClientUpdate,
+  type Evaluation,
+  type EvaluationName,
+  type Strategy,
+  type Weighting,
+  weightedMean,
+} from './federated/strategies/strategy.js';
+export { type Encoders, encodersOf, VqaSource, vqaClients } from './federated/vqa-source.js';
+export {
+  readViltConfig,
+  VILT_PRESETS,
+  type ViltConfig,
+  type ViltPreset,
+  viltConfig,
+  viltPreset,
+} from './models/config.js';
+export { nameFromPublished, publishedName } from './models/names.js';
+export {
+  type CreateOptions,
+  DEFAULT_TASK,
+  type PretrainedOptions,
+  Vilt,
+  type ViltOptions,
+} from './models/vilt.js';
+export type {
+  AdapterMode,
+  ComputeType,
+  DType,
+  HiddenStates,
+  OptimizerOptions,
+  ScheduleOptions,
+  StepResult,
+  SystemInfo,
+  TensorData,
+  Tensors,
+  TrainingOptions,
+  ViltBatch,
+} from './native.js';
+export {
+  type EpochReport,
+  Pretraining,
+  type PretrainingOptions,
+  type PretrainingProgress,
+} from './pretraining/pretraining.js';
+export { packageVersion } from './run/versions.js';
+export { readSafetensors, systemInfo, writeSafetensors } from './system.js';

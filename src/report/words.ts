@@ -1,0 +1,69 @@
+/** Numbers and names as a person reads them. */
+
+import type { Accuracies } from '../federated/evaluation.js';
+import type { Progress, RoundReport } from '../federated/report.js';
+import type { EpochReport } from '../pretraining/pretraining.js';
+
+/** What the kinds of evaluation mean. */
+export const EVALUATION_WORDS: Record<string, string> = {
+  gated: 'gated (own + shared)',
+  local: 'own adapter',
+  shared: 'shared adapter',
+};
+
+export function duration(seconds: number): string {
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+export function bytes(count: number): string {
+  if (count < 1000) return `${count} B`;
+  if (count < 999_500) return `${(count / 1e3).toFixed(count < 99_500 ? 1 : 0)} kB`;
+  return `${(count / 1e6).toFixed(count < 99_500_000 ? 1 : 0)} MB`;
+}
+
+export function accuracies(values: Accuracies | undefined): string {
+  return Object.entries(values ?? {})
+    .map(([name, value]) => `${name} ${(100 * value).toFixed(1)} %`)
+    .join('  ');
+}
+
+/** The line of a finished round. */
+export function roundLine(report: RoundReport, rounds: number, label: string): string {
+  const { loss, accuracy } = report.metrics;
+  const parts = [
+    `${label}  round ${report.number}/${rounds}`,
+    loss === undefined ? '' : `loss ${loss.toFixed(3)}`,
+    accuracies(accuracy),
+    report.bytes.up > 0 ? `sent ${bytes(report.bytes.up)}` : '',
+    duration(report.timing.seconds),
+  ];
+  return parts.filter((part) => part !== '').join('  ');
+}
+
+/** What is going on inside a round. */
+export function progressLine(progress: Progress, label: string, secondsLeft?: number): string {
+  const { round, rounds, phase, client, batch, batches, loss } = progress;
+  const parts = [
+    `${label}  round ${round}/${rounds}`,
+    `${phase === 'training' ? '' : 'evaluating '}${client}  batch ${batch}/${batches}`,
+    loss === undefined ? '' : `loss ${loss.toFixed(3)}`,
+    secondsLeft === undefined ? '' : `about ${duration(secondsLeft)} left`,
+  ];
+  return parts.filter((part) => part !== '').join('  ');
+}
+
+/** The line of a finished epoch of pretraining. */
+export function epochLine(report: EpochReport, epochs: number): string {
+  const { loss, trainAccuracy, accuracy } = report.metrics;
+  const parts = [
+    `pretraining  epoch ${report.number}/${epochs}`,
+    `loss ${loss.toFixed(3)}`,
+    `training accuracy ${(100 * trainAccuracy).toFixed(1)} %`,
+    accuracy === undefined ? '' : `accuracy ${(100 * accuracy).toFixed(1)} %`,
+    duration(report.timing.seconds),
+  ];
+  return parts.filter((part) => part !== '').join('  ');
+}
