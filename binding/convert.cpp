@@ -16,29 +16,46 @@ constexpr size_t kCopyBelow = size_t{64} << 10;
 
 const char* arrayName(napi_typedarray_type type) {
   switch (type) {
-    case napi_int8_array: return "Int8Array";
-    case napi_uint8_array: return "Uint8Array";
-    case napi_uint8_clamped_array: return "Uint8ClampedArray";
-    case napi_int16_array: return "Int16Array";
-    case napi_uint16_array: return "Uint16Array";
-    case napi_int32_array: return "Int32Array";
-    case napi_uint32_array: return "Uint32Array";
-    case napi_float32_array: return "Float32Array";
-    case napi_float64_array: return "Float64Array";
-    case napi_bigint64_array: return "BigInt64Array";
-    case napi_biguint64_array: return "BigUint64Array";
-    default: return "typed array";
+    case napi_int8_array:
+      return "Int8Array";
+    case napi_uint8_array:
+      return "Uint8Array";
+    case napi_uint8_clamped_array:
+      return "Uint8ClampedArray";
+    case napi_int16_array:
+      return "Int16Array";
+    case napi_uint16_array:
+      return "Uint16Array";
+    case napi_int32_array:
+      return "Int32Array";
+    case napi_uint32_array:
+      return "Uint32Array";
+    case napi_float32_array:
+      return "Float32Array";
+    case napi_float64_array:
+      return "Float64Array";
+    case napi_bigint64_array:
+      return "BigInt64Array";
+    case napi_biguint64_array:
+      return "BigUint64Array";
+    default:
+      return "typed array";
   }
 }
 
 napi_typedarray_type arrayTypeOf(DType dtype) {
   switch (dtype) {
-    case DType::f32: return napi_float32_array;
+    case DType::f32:
+      return napi_float32_array;
     case DType::bf16:
-    case DType::f16: return napi_uint16_array;
-    case DType::i64: return napi_bigint64_array;
-    case DType::i32: return napi_int32_array;
-    case DType::u8: return napi_uint8_array;
+    case DType::f16:
+      return napi_uint16_array;
+    case DType::i64:
+      return napi_bigint64_array;
+    case DType::i32:
+      return napi_int32_array;
+    case DType::u8:
+      return napi_uint8_array;
   }
   return napi_uint8_array;
 }
@@ -53,7 +70,8 @@ RawArray rawArray(const Napi::Value& value) {
   RawArray raw{};
   napi_value buffer;
   size_t offset;
-  if (napi_get_typedarray_info(value.Env(), value, &raw.type, &raw.length, &raw.data, &buffer, &offset) != napi_ok) {
+  if (napi_get_typedarray_info(value.Env(), value, &raw.type, &raw.length, &raw.data, &buffer, &offset) !=
+      napi_ok) {
     throw Napi::Error::New(value.Env());
   }
   return raw;
@@ -85,10 +103,14 @@ std::span<const T> elements(const Named& named, napi_typedarray_type type) {
 
 std::string describe(Napi::Value value) {
   switch (value.Type()) {
-    case napi_undefined: return "nothing";
-    case napi_null: return "null";
-    case napi_boolean: return value.As<Napi::Boolean>().Value() ? "true" : "false";
-    case napi_number: return number(value.As<Napi::Number>().DoubleValue());
+    case napi_undefined:
+      return "nothing";
+    case napi_null:
+      return "null";
+    case napi_boolean:
+      return value.As<Napi::Boolean>().Value() ? "true" : "false";
+    case napi_number:
+      return number(value.As<Napi::Number>().DoubleValue());
     case napi_string: {
       std::string text = value.As<Napi::String>().Utf8Value();
       if (text.size() > 80) {
@@ -99,11 +121,16 @@ std::string describe(Napi::Value value) {
       }
       return "'" + text + "'";
     }
-    case napi_symbol: return "a symbol";
-    case napi_function: return "a function";
-    case napi_bigint: return "a BigInt";
-    case napi_external: return "an external value";
-    case napi_object: break;
+    case napi_symbol:
+      return "a symbol";
+    case napi_function:
+      return "a function";
+    case napi_bigint:
+      return "a BigInt";
+    case napi_external:
+      return "an external value";
+    case napi_object:
+      break;
   }
   if (value.IsTypedArray()) {
     const RawArray raw = rawArray(value);
@@ -127,7 +154,8 @@ bool Named::given() const { return !value.IsUndefined() && !value.IsNull(); }
 
 int64_t toInteger(const Named& named, int64_t least, int64_t most) {
   const double value = named.value.IsNumber() ? named.value.As<Napi::Number>().DoubleValue() : std::nan("");
-  if (!(value >= static_cast<double>(least) && value <= static_cast<double>(most)) || value != std::floor(value)) {
+  if (!(value >= static_cast<double>(least) && value <= static_cast<double>(most)) ||
+      value != std::floor(value)) {
     failExpected(str("integer between ", least, " and ", most), named.name, named.value);
   }
   return static_cast<int64_t>(value);
@@ -136,7 +164,8 @@ int64_t toInteger(const Named& named, int64_t least, int64_t most) {
 double toNumber(const Named& named, double least, double most) {
   const double value = named.value.IsNumber() ? named.value.As<Napi::Number>().DoubleValue() : std::nan("");
   if (!(value >= least && value <= most)) {
-    failExpected(most >= FLT_MAX ? str("finite number of at least ", least) : str("number between ", least, " and ", most),
+    failExpected(most >= FLT_MAX ? str("finite number of at least ", least)
+                                 : str("number between ", least, " and ", most),
                  named.name, named.value);
   }
   return value;
@@ -226,8 +255,8 @@ std::span<const std::byte> TensorView::bytes() const {
   const RawArray raw = typedArray(data, arrayTypeOf(dtype));
   size_t count = 1;
   for (int64_t dim : shape) {
-    require(!__builtin_mul_overflow(count, static_cast<size_t>(dim), &count), "Expected a shape that fits memory for ",
-            data.name);
+    require(!__builtin_mul_overflow(count, static_cast<size_t>(dim), &count),
+            "Expected a shape that fits memory for ", data.name);
   }
   require(raw.length == count, "Expected ", count, " elements for ", data.name, " but received ", raw.length);
   return {static_cast<const std::byte*>(raw.data), raw.length * sizeOf(dtype)};
@@ -252,8 +281,8 @@ Napi::Value takenOver(Napi::Env env, napi_typedarray_type type, size_t elementSi
   if (size >= kCopyBelow) {
     auto owner = std::make_unique<std::vector<T>>(std::move(values));
     const napi_status status = napi_create_external_arraybuffer(
-        env, owner->data(), size, [](napi_env, void*, void* hint) { delete static_cast<std::vector<T>*>(hint); },
-        owner.get(), &buffer);
+        env, owner->data(), size,
+        [](napi_env, void*, void* hint) { delete static_cast<std::vector<T>*>(hint); }, owner.get(), &buffer);
     if (status == napi_ok) {
       owner.release();
     } else {  // some hosts of Node-API forbid memory that is not theirs
@@ -267,7 +296,8 @@ Napi::Value takenOver(Napi::Env env, napi_typedarray_type type, size_t elementSi
     if (size != 0) std::memcpy(data, values.data(), size);
   }
   napi_value array;
-  if (napi_create_typedarray(env, type, size / elementSize, buffer, 0, &array) != napi_ok) throw Napi::Error::New(env);
+  if (napi_create_typedarray(env, type, size / elementSize, buffer, 0, &array) != napi_ok)
+    throw Napi::Error::New(env);
   return {env, array};
 }
 
@@ -281,7 +311,8 @@ Napi::Value fromHostTensor(Napi::Env env, HostTensor tensor) {
   }
   object.Set("dtype", Napi::String::New(env, nameOf(tensor.dtype)));
   object.Set("shape", shape);
-  object.Set("data", takenOver(env, arrayTypeOf(tensor.dtype), sizeOf(tensor.dtype), std::move(tensor.bytes)));
+  object.Set("data",
+             takenOver(env, arrayTypeOf(tensor.dtype), sizeOf(tensor.dtype), std::move(tensor.bytes)));
   return object;
 }
 
@@ -297,7 +328,8 @@ void setOwn(Napi::Object object, const std::string& key, Napi::Value value) {
   const auto name = Napi::String::New(object.Env(), key);
   const napi_property_descriptor property{
       nullptr, name, nullptr, nullptr, nullptr, value, napi_default_jsproperty, nullptr};
-  if (napi_define_properties(object.Env(), object, 1, &property) != napi_ok) throw Napi::Error::New(object.Env());
+  if (napi_define_properties(object.Env(), object, 1, &property) != napi_ok)
+    throw Napi::Error::New(object.Env());
 }
 
 Napi::Value fromFloatsByName(Napi::Env env, std::map<std::string, std::vector<float>> values) {

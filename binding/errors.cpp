@@ -11,7 +11,8 @@ std::string cut(std::string message) {
   constexpr size_t kLongest = 2000;
   if (message.size() <= kLongest) return message;
   size_t end = kLongest;
-  while (end > 0 && (static_cast<unsigned char>(message[end]) & 0xc0u) == 0x80u) --end;  // not inside a UTF-8 character
+  while (end > 0 && (static_cast<unsigned char>(message[end]) & 0xc0u) == 0x80u)
+    --end;  // not inside a UTF-8 character
   return message.substr(0, end) + " ...";
 }
 
@@ -23,7 +24,8 @@ Failure currentFailure() {
   } catch (const duet::Error& error) {
     return {codeName(error.code), cut(error.what())};
   } catch (const std::bad_alloc&) {
-    return {codeName(Code::Internal), "Out of memory: use a smaller batch or model, or fewer models at a time"};
+    return {codeName(Code::Internal),
+            "Out of memory: use a smaller batch or model, or fewer models at a time"};
   } catch (const std::exception& error) {
     return {codeName(Code::Internal), cut(str("Unexpected error in the native core: ", error.what()))};
   } catch (...) {

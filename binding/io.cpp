@@ -37,7 +37,8 @@ Napi::Value readSafetensors(const Napi::CallbackInfo& info) {
       [](Napi::Env env, Contents contents) -> Napi::Value {
         const auto metadata = Napi::Object::New(env), tensors = Napi::Object::New(env);
         for (const auto& [key, text] : contents.metadata) setOwn(metadata, key, Napi::String::New(env, text));
-        for (auto& [name, tensor] : contents.tensors) setOwn(tensors, name, fromHostTensor(env, std::move(tensor)));
+        for (auto& [name, tensor] : contents.tensors)
+          setOwn(tensors, name, fromHostTensor(env, std::move(tensor)));
         const auto result = Napi::Object::New(env);
         result.Set("metadata", metadata);
         result.Set("tensors", tensors);
@@ -65,7 +66,9 @@ Napi::Value writeSafetensors(const Napi::CallbackInfo& info) {
   }
   return startJob(
       info.Env(), {.lane = Lane::files, .held = std::move(held)},
-      [path, inputs = std::move(inputs), metadata = std::move(metadata)] { duet::writeSafetensors(path, inputs, metadata); },
+      [path, inputs = std::move(inputs), metadata = std::move(metadata)] {
+        duet::writeSafetensors(path, inputs, metadata);
+      },
       nothing);
 }
 

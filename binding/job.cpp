@@ -6,7 +6,9 @@ namespace duet::binding {
 
 namespace {
 
-[[noreturn]] void failEnding() { fail(Code::Cancelled, "The work was cancelled because the process is ending"); }
+[[noreturn]] void failEnding() {
+  fail(Code::Cancelled, "The work was cancelled because the process is ending");
+}
 
 }  // namespace
 
@@ -43,9 +45,7 @@ void Job::settle(Napi::Env env) noexcept {
   }
 }
 
-void Environment::install(Napi::Env env) {
-  env.SetInstanceData(new Environment(env));
-}
+void Environment::install(Napi::Env env) { env.SetInstanceData(new Environment(env)); }
 
 Environment::Environment(Napi::Env env) : env_(env) {
   const auto check = [env](napi_status status) {
@@ -54,15 +54,16 @@ Environment::Environment(Napi::Env env) : env_(env) {
   const auto wake = [](napi_env env, napi_value, void* context, void*) {
     if (env) static_cast<Environment*>(context)->deliver();
   };
-  check(napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "duet"), 0, 1, nullptr, nullptr,
-                                        this, wake, &wake_));
+  check(napi_create_threadsafe_function(env, nullptr, nullptr, Napi::String::New(env, "duet"), 0, 1, nullptr,
+                                        nullptr, this, wake, &wake_));
   check(napi_unref_threadsafe_function(env, wake_));
   // Hooks run last one first: this one before the thread-safe function's own.
   check(napi_add_env_cleanup_hook(
       env, [](void* data) { static_cast<Environment*>(data)->close(); }, this));
   // process.exit() on the main thread runs no hook, but it emits 'exit' first.
   const Napi::Value process = env.Global().Get("process");
-  const Napi::Value listen = process.IsObject() ? process.As<Napi::Object>().Get("prependOnceListener") : process;
+  const Napi::Value listen =
+      process.IsObject() ? process.As<Napi::Object>().Get("prependOnceListener") : process;
   if (listen.IsFunction()) {
     const auto close = Napi::Function::New(
         env, [](const Napi::CallbackInfo& info) { Environment::of(info.Env()).close(); }, "duetExit");
@@ -76,7 +77,8 @@ Napi::Promise Environment::start(std::shared_ptr<Job> job, JobOptions options) {
   try {
     const Napi::Array holding = Napi::Array::New(env_, options.held.size() + 1);
     holding.Set(0u, Napi::Error::New(env_, "").Value());  // made here, for the caller's stack
-    for (size_t i = 0; i < options.held.size(); ++i) holding.Set(static_cast<uint32_t>(i + 1), options.held[i]);
+    for (size_t i = 0; i < options.held.size(); ++i)
+      holding.Set(static_cast<uint32_t>(i + 1), options.held[i]);
     job->held_ = Napi::Persistent(holding.As<Napi::Object>());
     if (closed_) failEnding();
     job->deferred_.emplace(Napi::Promise::Deferred::New(env_));
@@ -115,8 +117,8 @@ void Environment::startFileWork(const std::shared_ptr<Job>& job) {
     if (status == napi_ok && !environment.closed_ && environment.canRunJavaScript()) job->settle(env);
     environment.end(job);
   };
-  napi_status status = napi_create_async_work(env_, nullptr, Napi::String::New(env_, "duet"), execute, complete, job.get(),
-                                              &job->asyncWork_);
+  napi_status status = napi_create_async_work(env_, nullptr, Napi::String::New(env_, "duet"), execute,
+                                              complete, job.get(), &job->asyncWork_);
   if (status == napi_ok) status = napi_queue_async_work(env_, job->asyncWork_);
   if (status != napi_ok) throw Napi::Error::New(env_);
 }
@@ -168,7 +170,8 @@ void Environment::close() noexcept {
 
 bool Environment::canRunJavaScript() const {
   napi_value global, object;
-  return napi_get_global(env_, &global) == napi_ok && napi_get_named_property(env_, global, "Object", &object) == napi_ok;
+  return napi_get_global(env_, &global) == napi_ok &&
+         napi_get_named_property(env_, global, "Object", &object) == napi_ok;
 }
 
 }  // namespace duet::binding

@@ -50,6 +50,7 @@ class Job : public std::enable_shared_from_this<Job> {
   virtual void work() = 0;
   /// On the JavaScript thread, after work() succeeded.
   virtual Napi::Value result(Napi::Env env) = 0;
+
  private:
   friend class Environment;
   void execute() noexcept;

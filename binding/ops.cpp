@@ -52,7 +52,8 @@ Napi::Value weightedAverage(const Napi::CallbackInfo& info) {
   }
   return startJob(
       info.Env(), {.held = std::move(held)},
-      [sets = std::move(sets), weights = std::move(weights)] { return duet::weightedAverage(sets, weights); }, fromFloats);
+      [sets = std::move(sets), weights = std::move(weights)] { return duet::weightedAverage(sets, weights); },
+      fromFloats);
 }
 
 Napi::Value runOp(const Napi::CallbackInfo& info) {
@@ -87,7 +88,8 @@ Napi::Value runOp(const Napi::CallbackInfo& info) {
         NamedTensors tensors;
         for (const auto& [key, input] : inputs) tensors[key] = input.tensor();
         std::vector<std::pair<std::string, HostTensor>> results;
-        for (const auto& [key, tensor] : duet::runOp(name, tensors, attributes, gradInput ? gradInput->tensor() : Tensor())) {
+        for (const auto& [key, tensor] :
+             duet::runOp(name, tensors, attributes, gradInput ? gradInput->tensor() : Tensor())) {
           results.emplace_back(key, HostTensor::copyOf(tensor));
         }
         return results;
@@ -101,7 +103,8 @@ Napi::Value runOp(const Napi::CallbackInfo& info) {
 
 Napi::Value opNames(const Napi::CallbackInfo& info) {
   const auto array = Napi::Array::New(info.Env());
-  for (const std::string& name : duet::opNames()) array.Set(array.Length(), Napi::String::New(info.Env(), name));
+  for (const std::string& name : duet::opNames())
+    array.Set(array.Length(), Napi::String::New(info.Env(), name));
   return array;
 }
 

@@ -12,7 +12,9 @@ namespace {
 
 constexpr int64_t kLongestSide = 65535;
 
-int toSide(const Named& named, int64_t least = 1) { return static_cast<int>(toInteger(named, least, kLongestSide)); }
+int toSide(const Named& named, int64_t least = 1) {
+  return static_cast<int>(toInteger(named, least, kLongestSide));
+}
 
 std::array<float, 3> toChannels(const Named& named, double least) {
   const std::vector<Named> values = toList(named);
@@ -60,7 +62,8 @@ Napi::Value fromPrepared(Napi::Env env, PreparedPictures prepared) {
 Napi::Value resizePicture(const Napi::CallbackInfo& info) {
   const Named picture = argument(info, 0, "rgb");
   const int width = toSide(argument(info, 1, "width")), height = toSide(argument(info, 2, "height"));
-  const int outWidth = toSide(argument(info, 3, "outWidth")), outHeight = toSide(argument(info, 4, "outHeight"));
+  const int outWidth = toSide(argument(info, 3, "outWidth")),
+            outHeight = toSide(argument(info, 4, "outHeight"));
   const auto rgb = toBytes(picture);
   return startJob(
       info.Env(), {.lane = Lane::files, .held = {picture.value}},

@@ -16,7 +16,8 @@ namespace {
 /// Shared by the JavaScript object and its jobs, so that dispose() in the middle of a step is safe: the
 /// memory goes with the last job.
 struct Model {
-  Model(const ViltConfig& config, const ViltOptions& options) : session(config, options.runtime), threads(options.threads) {
+  Model(const ViltConfig& config, const ViltOptions& options)
+      : session(config, options.runtime), threads(options.threads) {
     measure();
   }
 
@@ -195,7 +196,8 @@ Vilt::Vilt(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Vilt>(info) {
 }
 
 template <typename Work, typename Result>
-Napi::Value Vilt::run(const Napi::CallbackInfo& info, std::vector<Napi::Value> held, Work work, Result result) {
+Napi::Value Vilt::run(const Napi::CallbackInfo& info, std::vector<Napi::Value> held, Work work,
+                      Result result) {
   const std::shared_ptr<Model> model = this->model();
   // The JavaScript object lives as long as the job, so `this` is there in `ended`.
   held.push_back(info.This());
@@ -213,10 +215,11 @@ Napi::Value Vilt::run(const Napi::CallbackInfo& info, std::vector<Napi::Value> h
       std::move(result));
   model->jobs.insert(job.get());
   return Environment::of(info.Env())
-      .start(job, {.threads = model->threads, .held = std::move(held), .ended = [this, model, job = job.get()] {
-                     model->jobs.erase(job);
-                     if (model_) reportMemory(model->parameterBytes + model->arenaPeakBytes);
-                   }});
+      .start(job,
+             {.threads = model->threads, .held = std::move(held), .ended = [this, model, job = job.get()] {
+                model->jobs.erase(job);
+                if (model_) reportMemory(model->parameterBytes + model->arenaPeakBytes);
+              }});
 }
 
 /// Tells V8 how much memory hangs on this small object, for its decisions when to collect.
@@ -233,7 +236,8 @@ Napi::Value Vilt::parameters(const Napi::CallbackInfo& info) {
   for (const ParameterInfo& parameter : model()->session.parameters()) {
     const auto shape = Napi::Array::New(env, static_cast<size_t>(parameter.shape.rank()));
     for (int axis = 0; axis < parameter.shape.rank(); ++axis) {
-      shape.Set(static_cast<uint32_t>(axis), Napi::Number::New(env, static_cast<double>(parameter.shape[axis])));
+      shape.Set(static_cast<uint32_t>(axis),
+                Napi::Number::New(env, static_cast<double>(parameter.shape[axis])));
     }
     const auto object = Napi::Object::New(env);
     object.Set("name", Napi::String::New(env, parameter.name));
@@ -245,7 +249,8 @@ Napi::Value Vilt::parameters(const Napi::CallbackInfo& info) {
 
 Napi::Value Vilt::load(const Napi::CallbackInfo& info) {
   return run(
-      info, {}, [path = toPath(argument(info, 0, "path"))](Session& session) { session.load(path); }, nothing);
+      info, {}, [path = toPath(argument(info, 0, "path"))](Session& session) { session.load(path); },
+      nothing);
 }
 
 Napi::Value Vilt::addAdapters(const Napi::CallbackInfo& info) {
@@ -271,20 +276,24 @@ Napi::Value Vilt::read(const Napi::CallbackInfo& info) {
   std::vector<std::string> names;
   for (const Named& name : toList(argument(info, 0, "names"))) names.push_back(toText(name));
   return run(
-      info, {}, [names = std::move(names)](Session& session) { return session.read(names); }, fromFloatsByName);
+      info, {}, [names = std::move(names)](Session& session) { return session.read(names); },
+      fromFloatsByName);
 }
 
 Napi::Value Vilt::write(const Napi::CallbackInfo& info) {
   std::vector<Napi::Value> held;
   SpansByName values = toSpansByName(argument(info, 0, "values"), held);
   return run(
-      info, std::move(held), [values = std::move(values)](Session& session) { session.write(values); }, nothing);
+      info, std::move(held), [values = std::move(values)](Session& session) { session.write(values); },
+      nothing);
 }
 
 Napi::Value Vilt::startTraining(const Napi::CallbackInfo& info) {
   return run(
       info, {},
-      [options = toTrainingOptions(argument(info, 0, "options"))](Session& session) { session.startTraining(options); },
+      [options = toTrainingOptions(argument(info, 0, "options"))](Session& session) {
+        session.startTraining(options);
+      },
       nothing);
 }
 
@@ -292,23 +301,26 @@ Napi::Value Vilt::step(const Napi::CallbackInfo& info) {
   BatchInput batch = toBatch(argument(info, 0, "batch"));
   std::vector<Napi::Value> held = std::move(batch.held);
   return run(
-      info, std::move(held), [batch = std::move(batch)](Session& session) { return session.step(batch.view()); },
-      fromStepResult);
+      info, std::move(held),
+      [batch = std::move(batch)](Session& session) { return session.step(batch.view()); }, fromStepResult);
 }
 
 Napi::Value Vilt::gradients(const Napi::CallbackInfo& info) {
-  return run(info, {}, [](Session& session) { return session.gradients(); }, fromFloatsByName);
+  return run(
+      info, {}, [](Session& session) { return session.gradients(); }, fromFloatsByName);
 }
 
 Napi::Value Vilt::optimizerState(const Napi::CallbackInfo& info) {
-  return run(info, {}, [](Session& session) { return session.optimizerState(); }, fromFloatsByName);
+  return run(
+      info, {}, [](Session& session) { return session.optimizerState(); }, fromFloatsByName);
 }
 
 Napi::Value Vilt::setOptimizerState(const Napi::CallbackInfo& info) {
   std::vector<Napi::Value> held;
   SpansByName state = toSpansByName(argument(info, 0, "state"), held);
   return run(
-      info, std::move(held), [state = std::move(state)](Session& session) { session.setOptimizerState(state); }, nothing);
+      info, std::move(held),
+      [state = std::move(state)](Session& session) { session.setOptimizerState(state); }, nothing);
 }
 
 Napi::Value Vilt::evaluate(const Napi::CallbackInfo& info) {

@@ -78,7 +78,8 @@ ViltOptions toViltOptions(const Named& named) {
   ViltOptions options;
   if (!named.given()) return options;
   if (const Named given = property(named, "seed"); given.given()) options.runtime.seed = toSeed(given);
-  if (const Named given = property(named, "initialise"); given.given()) options.runtime.initialise = toBoolean(given);
+  if (const Named given = property(named, "initialise"); given.given())
+    options.runtime.initialise = toBoolean(given);
   if (const Named given = property(named, "threads"); given.given()) {
     options.threads = static_cast<int>(toInteger(given, 0, kMostThreads));
   }
@@ -90,7 +91,8 @@ ViltOptions toViltOptions(const Named& named) {
 }
 
 AdapterMode toAdapterMode(const Named& named) {
-  constexpr AdapterMode modes[] = {AdapterMode::gated, AdapterMode::adapter0, AdapterMode::adapter1, AdapterMode::none};
+  constexpr AdapterMode modes[] = {AdapterMode::gated, AdapterMode::adapter0, AdapterMode::adapter1,
+                                   AdapterMode::none};
   return modes[toChoice(named, {"gated", "adapter_0", "adapter_1", "none"})];
 }
 
@@ -112,14 +114,17 @@ TrainingOptions toTrainingOptions(const Named& named) {
     options.order = toChoice(given, {"merged", "published"}) == 0 ? PassOrder::merged : PassOrder::published;
   }
   if (const Named given = property(named, "clearGradients"); given.given()) {
-    options.clearGradients = toChoice(given, {"none", "zero"}) == 0 ? ClearGradients::none : ClearGradients::zero;
+    options.clearGradients =
+        toChoice(given, {"none", "zero"}) == 0 ? ClearGradients::none : ClearGradients::zero;
   }
   if (const Named given = property(named, "maxGradNorm"); given.given()) {
     options.maxGradNorm = static_cast<float>(toPositive(given));
   }
   if (const Named given = property(named, "seed"); given.given()) options.seed = toSeed(given);
-  if (const Named given = property(named, "keepGradients"); given.given()) options.keepGradients = toBoolean(given);
-  if (const Named given = property(named, "keepOutputs"); given.given()) options.keepOutputs = toBoolean(given);
+  if (const Named given = property(named, "keepGradients"); given.given())
+    options.keepGradients = toBoolean(given);
+  if (const Named given = property(named, "keepOutputs"); given.given())
+    options.keepOutputs = toBoolean(given);
   return options;
 }
 
@@ -147,7 +152,8 @@ BatchInput toBatch(const Named& named) {
 }
 
 ViltBatch BatchInput::view() const {
-  return {batch, textLength, height, width, inputIds, tokenTypeIds, attentionMask, pixelValues, pixelMask, targets};
+  return {batch,        textLength,    height,      width,     inputIds,
+          tokenTypeIds, attentionMask, pixelValues, pixelMask, targets};
 }
 
 }  // namespace duet::binding

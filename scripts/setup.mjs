@@ -31,7 +31,7 @@ function missingPackages() {
   if (!hasProgram('g++') && !hasProgram('clang++')) missing.push('g++');
   if (!hasProgram('cmake')) missing.push('cmake');
   if (!hasProgram('make') && !hasProgram('ninja')) missing.push('make');
-  if (missing.includes('g++')) return [...missing, 'libdnnl-dev'];
+  if (missing.includes('g++')) return [...missing, 'libdnnl-dev', 'nlohmann-json3-dev'];
   if (!links('#include <omp.h>\nint main() { return omp_get_max_threads() == 0; }', ['-fopenmp'])) {
     missing.push(hasProgram('g++') ? 'g++' : 'libomp-dev');
   }
@@ -41,6 +41,8 @@ function missingPackages() {
   if (!links(dnnl, [...flags, '-ldnnl', '-Wl,--unresolved-symbols=ignore-in-shared-libs'])) {
     missing.push('libdnnl-dev');
   }
+  const json = '#if !__has_include(<nlohmann/json.hpp>)\n#error missing\n#endif';
+  if (!links(json, ['-fsyntax-only'])) missing.push('nlohmann-json3-dev');
   return missing;
 }
 

@@ -285,7 +285,7 @@ function load(): NativeAddon {
  * this once, when it is loaded; what the user has set wins.
  */
 function shortenSpinning(): void {
-  if (process.env.OMP_WAIT_POLICY === undefined) process.env.GOMP_SPINCOUNT ??= '5000';
+  if (process.env.OMP_WAIT_POLICY === undefined) process.env.GOMP_SPINCOUNT ??= '1000';
 }
 
 /** Why the addon does not load, and what to do, in one message. */

@@ -53,6 +53,8 @@ function sentences(issue: Issue, root: unknown): string[] {
 }
 
 function expectation(issue: Issue): string {
+  // Messages given in a schema are written as "Expected <this>"; zod's own never begin so.
+  if (issue.message.startsWith('Expected ')) return issue.message.slice('Expected '.length);
   switch (issue.code) {
     case 'invalid_type':
       return { int: 'integer', array: 'list' }[issue.expected as string] ?? issue.expected;
@@ -73,7 +75,6 @@ function expectation(issue: Issue): string {
     case 'invalid_union':
       return 'one of its allowed forms';
     default:
-      // Messages given in a schema are written as "Expected <this>".
-      return issue.message.replace(/^Expected /, '');
+      return `something else (${issue.message})`;
   }
 }

@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { viltPreset } from '../src/models/config.js';
 import { Vilt } from '../src/models/vilt.js';
-import { addon, CLASSES, rejection, tinyBatch, tinyShape, trainableModel } from './native-support.js';
+import { CLASSES, rejection, tinyBatch, tinyShape, trainableModel } from './native-support.js';
 
 const shape = tinyShape();
 const batch = tinyBatch(shape);
@@ -49,7 +49,9 @@ describe('dispose', () => {
   test('parameters are not added while a call is under way', async () => {
     const model = await trainableModel();
     const step = model.step(batch);
-    expect(() => model.addHead('more', CLASSES, 1)).toThrow(/Expected no work under way for addHead but 1 calls/);
+    expect(() => model.addHead('more', CLASSES, 1)).toThrow(
+      /Expected no work under way for addHead but 1 calls/,
+    );
     await step;
     model.addHead('more', CLASSES, 1);
     expect(model.parameters().some(({ name }) => name === 'task_layer.more.clf_fc1.bias')).toBe(true);

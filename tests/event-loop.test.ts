@@ -26,24 +26,27 @@ afterAll(async () => {
 
 describe('during a training step', () => {
   test('timers go on', async () => {
+    const gapsMs: number[] = [];
     let last = performance.now();
-    let longestGapMs = 0;
-    let ticks = 0;
     const timer = setInterval(() => {
       const now = performance.now();
-      longestGapMs = Math.max(longestGapMs, now - last);
+      gapsMs.push(now - last);
       last = now;
-      ticks++;
     }, 2);
     const begin = performance.now();
     let steps = 0;
     for (; performance.now() - begin < 1000; steps++) await model.step(batch);
     const stepMs = (performance.now() - begin) / steps;
     clearInterval(timer);
-    // Blocking calls would give one gap of `stepMs` a step. What is left is the machine's own scheduling.
-    console.log(`${steps} steps of ${stepMs.toFixed(0)} ms, ${ticks} ticks, longest gap ${longestGapMs.toFixed(0)} ms`);
-    expect(ticks).toBeGreaterThan(10 * steps);
-    expect(longestGapMs).toBeLessThan(Math.max(stepMs, 100));
+    gapsMs.sort((a, b) => a - b);
+    const [usual, longest] = [gapsMs[Math.floor(gapsMs.length * 0.9)] ?? Infinity, gapsMs.at(-1) ?? Infinity];
+    console.log(
+      `${steps} steps of ${stepMs.toFixed(0)} ms, ${gapsMs.length} ticks; 90 % of the gaps below ${usual.toFixed(1)} ms, ` +
+        `the longest ${longest.toFixed(1)} ms`,
+    );
+    // Blocking calls would leave about one tick a step.
+    expect(gapsMs.length).toBeGreaterThan(10 * steps);
+    expect(usual).toBeLessThan(stepMs / 4);
   });
 
   test('the call itself returns at once', async () => {
@@ -62,13 +65,13 @@ describe('during a training step', () => {
     const spec = { shortestEdge: 32, longestEdge: 0, sizeDivisor: 32, resize: true, rescaleFactor: 1 / 255 };
     const picture = { rgb: new Uint8Array(40 * 30 * 3), width: 40, height: 30 };
     await Promise.all([
-      named('step', model.step(batch)),
+      named('steps', Promise.all([1, 2, 3, 4].map(() => model.step(batch)))),
       named('write', addon.writeSafetensors(path, { a: { dtype: 'f32', shape: [1], data } }, {})),
       named('pictures', addon.preparePictures([picture], { ...spec, mean: [0, 0, 0], std: [1, 1, 1] })),
       named('resize', addon.resizePicture(picture.rgb, 40, 30, 20, 10)),
     ]);
     expect(order).toHaveLength(4);
-    expect(order.at(-1)).toBe('step');
+    expect(order.at(-1)).toBe('steps');
   });
 
   test('what is asked for later settles later', async () => {
@@ -99,7 +102,9 @@ describe('a failed promise', () => {
 
   test('is also how wrong arguments are told: nothing is thrown at once', async () => {
     const promise = model.step({} as ViltBatch);
-    expect((await rejection(promise)).message).toMatch(/^Expected integer between 1 and \d+ for batch.batch but received nothing$/);
+    expect((await rejection(promise)).message).toMatch(
+      /^Expected integer between 1 and \d+ for batch.batch but received nothing$/,
+    );
   });
 });
 
@@ -110,7 +115,9 @@ describe('cancel', () => {
     const outcomes = Promise.allSettled(calls);
     await sleep(20);
     (model as NativeVilt & { cancel(): void }).cancel();
-    const reasons = (await outcomes).map((outcome) => (outcome as PromiseRejectedResult).reason as { code: string });
+    const reasons = (await outcomes).map(
+      (outcome) => (outcome as PromiseRejectedResult).reason as { code: string },
+    );
     expect(reasons.map((reason) => reason.code)).toEqual(['CANCELLED', 'CANCELLED', 'CANCELLED']);
     // A step that was stopped before its update has changed nothing.
     expect(await model.read(['task_layer.test.clf_fc1.bias'])).toEqual(before);

@@ -1,22 +1,49 @@
 // Whatever a program hands to the addon, it gets an Error with a code and words: nothing crashes, and
 // nothing unusual is thrown.
 
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { NativeVilt, ViltShape } from '../src/native.js';
-import { addon, CLASSES, rejection, tinyBatch, tinyShape, trainableModel, training } from './native-support.js';
+import {
+  addon,
+  CLASSES,
+  rejection,
+  tinyBatch,
+  tinyShape,
+  trainableModel,
+  training,
+} from './native-support.js';
+
+const patient = Boolean(process.env.DUET_SANITIZED) || overcommits();
+if (patient)
+  console.log(
+    'impossible shapes: skipped, memory that is not there is promised here (sanitizer or overcommit)',
+  );
+
+/** Whether the system grants any size and ends processes later. */
+function overcommits(): boolean {
+  try {
+    return readFileSync('/proc/sys/vm/overcommit_memory', 'utf8').trim() === '1';
+  } catch {
+    return false;
+  }
+}
 
 type Anything = (...args: unknown[]) => unknown;
 
 const detached = new Float32Array(8);
 structuredClone(detached.buffer, { transfer: [detached.buffer] });
-const angry = new Proxy({}, {
-  get() {
-    throw new TypeError('no');
+const angry = new Proxy(
+  {},
+  {
+    get() {
+      throw new TypeError('no');
+    },
+    ownKeys() {
+      throw new TypeError('no');
+    },
   },
-  ownKeys() {
-    throw new TypeError('no');
-  },
-});
+);
 
 /** One of each kind of value that is easy to forget. */
 const oddValues: [name: string, value: unknown][] = [
@@ -42,7 +69,17 @@ const oddValues: [name: string, value: unknown][] = [
   ['an object', {}],
   ['an object without prototype', Object.create(null)],
   ['an object that throws', angry],
-  ['a getter that throws', { get batch() { throw new Error('no'); }, get vocabSize() { throw new Error('no'); } }],
+  [
+    'a getter that throws',
+    {
+      get batch() {
+        throw new Error('no');
+      },
+      get vocabSize() {
+        throw new Error('no');
+      },
+    },
+  ],
   ['an empty array', []],
   ['a sparse array', new Array(3)],
   ['an array of odd things', [undefined, Symbol('x'), {}, [[]]]],
@@ -75,7 +112,10 @@ function expectPlainError(error: unknown, from: string): void {
   expect(error, from).toBeInstanceOf(Error);
   const { code, message } = error as { code?: unknown; message: string };
   if (message === 'no' || message.startsWith('Cannot convert a Symbol')) return; // the caller's own
-  expect(['INVALID_ARGUMENT', 'NOT_FOUND', 'UNSUPPORTED', 'IO', 'CORRUPT', 'CANCELLED'], `${from}: ${message}`).toContain(code);
+  expect(
+    ['INVALID_ARGUMENT', 'NOT_FOUND', 'UNSUPPORTED', 'IO', 'CORRUPT', 'CANCELLED'],
+    `${from}: ${message}`,
+  ).toContain(code);
   expect(message.length, from).toBeLessThan(2100);
 }
 
@@ -86,7 +126,15 @@ const fine: Record<string, unknown[]> = {
   resizePicture: [new Uint8Array(12), 2, 2, 3, 3],
   preparePictures: [
     [{ rgb: new Uint8Array(12), width: 2, height: 2 }],
-    { shortestEdge: 32, longestEdge: 0, sizeDivisor: 32, resize: true, rescaleFactor: 1, mean: [0, 0, 0], std: [1, 1, 1] },
+    {
+      shortestEdge: 32,
+      longestEdge: 0,
+      sizeDivisor: 32,
+      resize: true,
+      rescaleFactor: 1,
+      mean: [0, 0, 0],
+      std: [1, 1, 1],
+    },
   ],
   weightedAverage: [[new Float32Array(2)], [1]],
   runOp: ['softmax', { x: { dtype: 'f32', shape: [1, 2], data: new Float32Array(2) } }, {}, undefined],
@@ -136,7 +184,9 @@ describe('odd values in the place of each argument', () => {
       dispose: [],
     };
     const prototype = addon.Vilt.prototype as unknown as Record<string, Anything>;
-    expect(Object.getOwnPropertyNames(prototype).sort()).toEqual([...Object.keys(methods), 'constructor'].sort());
+    expect(Object.getOwnPropertyNames(prototype).sort()).toEqual(
+      [...Object.keys(methods), 'constructor'].sort(),
+    );
     for (const [name, args] of Object.entries(methods)) {
       const method = prototype[name] as Anything;
       expect(() => method.call({}), name).toThrow(TypeError);
@@ -175,7 +225,9 @@ describe('odd values in the place of each field', () => {
   }
 
   test('a model shape', async () => {
-    await vary('shape', tinyShape(), (shape) => new addon.Vilt(shape as ViltShape, { initialise: false }).dispose());
+    await vary('shape', tinyShape(), (shape) =>
+      new addon.Vilt(shape as ViltShape, { initialise: false }).dispose(),
+    );
   });
 
   test('a batch', async () => {
@@ -198,7 +250,14 @@ describe('odd values in the place of each field', () => {
 
   test('training options', async () => {
     const model = await trainableModel();
-    const more = { ...training, adapter: 'adapter_1', temperature: 3, order: 'merged', clearGradients: 'none', seed: 1 };
+    const more = {
+      ...training,
+      adapter: 'adapter_1',
+      temperature: 3,
+      order: 'merged',
+      clearGradients: 'none',
+      seed: 1,
+    };
     await vary('options', { ...more, maxGradNorm: 1, keepGradients: false, keepOutputs: false }, (changed) =>
       model.startTraining(changed as typeof training),
     );
@@ -231,7 +290,9 @@ describe('values that change while they are read', () => {
         return new Float32Array(2 * CLASSES);
       },
     };
-    expect((await rejection(model.step(trap))).message).toMatch(/Expected pixelValues of \d+ elements but received 0/);
+    expect((await rejection(model.step(trap))).message).toMatch(
+      /Expected pixelValues of \d+ elements but received 0/,
+    );
     const data = new Float32Array(4);
     const tensors = {
       a: { dtype: 'f32', shape: [4], data },
@@ -256,14 +317,15 @@ describe('values that change while they are read', () => {
   });
 });
 
-describe('shapes that no memory holds', () => {
+describe.skipIf(patient)('shapes that no memory holds', () => {
   test.each([
     ['vocabSize', { vocabSize: 2 ** 31 }],
     ['hiddenSize', { hiddenSize: 2 ** 20 }],
     ['layers', { layers: 4096, hiddenSize: 2 ** 16 }],
     ['patchSize', { patchSize: 4096, imageSize: 4096, hiddenSize: 2 ** 20, channels: 1024 }],
   ])('%s', async (_name, change) => {
-    const create = () => new addon.Vilt(tinyShape({ ...change, heads: 1 }), { initialise: false }) as NativeVilt;
+    const create = () =>
+      new addon.Vilt(tinyShape({ ...change, heads: 1 }), { initialise: false }) as NativeVilt;
     const error = (await outcome(create)) as Error & { code: string };
     expect(error.message).toMatch(/memory/i);
   });

@@ -5,7 +5,13 @@ import { createRequire } from 'node:module';
 import { setImmediate } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { addonPath, type NativeAddon, type TrainingOptions, type ViltBatch, type ViltShape } from '../src/native.js';
+import {
+  addonPath,
+  type NativeAddon,
+  type TrainingOptions,
+  type ViltBatch,
+  type ViltShape,
+} from '../src/native.js';
 
 /** The calls of the addon that only tests use. */
 export interface TestedAddon extends NativeAddon {
@@ -42,7 +48,8 @@ export function tinyBatch(shape: ViltShape, size = 2): ViltBatch {
   const { imageSize, channels, vocabSize } = shape;
   const textLength = 6;
   const pixels = imageSize * imageSize;
-  const from = (length: number, value: (index: number) => number) => Array.from({ length }, (_, i) => value(i));
+  const from = (length: number, value: (index: number) => number) =>
+    Array.from({ length }, (_, i) => value(i));
   return {
     batch: size,
     textLength,
@@ -97,10 +104,15 @@ export async function collectGarbage(): Promise<void> {
  * What every script in a child process or a worker begins with: `addon`, `shape`, `batch` and `trainable()`, in plain JavaScript.
  * The model takes a few tenths of a second a step, so that a step is under way when the script goes on.
  */
-export function script(body: string, shape = tinyShape({ hiddenSize: 256, layers: 4, imageSize: 160 })): string {
+export function script(
+  body: string,
+  shape = tinyShape({ hiddenSize: 256, layers: 4, imageSize: 160 }),
+): string {
   const { pixelValues: _values, pixelMask: _mask, ...small } = tinyBatch(shape, 4);
   const plain = JSON.stringify({ shape, small, training, classes: CLASSES }, (_key, value: unknown) =>
-    ArrayBuffer.isView(value) ? { typedArray: value.constructor.name, values: Array.from(value as Uint8Array) } : value,
+    ArrayBuffer.isView(value)
+      ? { typedArray: value.constructor.name, values: Array.from(value as Uint8Array) }
+      : value,
   );
   return `
     const { shape, small, training, classes } = JSON.parse(${JSON.stringify(plain)}, (key, value) =>
@@ -124,14 +136,17 @@ export interface ScriptOptions {
   flags?: string[];
   /** A line of bash before Node takes over, e.g. a ulimit. */
   shell?: string;
+  env?: Record<string, string>;
   /** Without the beginning that other scripts have: the addon is not loaded. */
   plain?: boolean;
 }
 
 /** Runs a script in a process of its own. */
-export function runScript(body: string, { flags = [], shell = '', plain = false }: ScriptOptions = {}) {
+export function runScript(body: string, options: ScriptOptions = {}) {
+  const { flags = [], shell = '', plain = false } = options;
   const command = `${shell}\nexec "$0" "$@"`;
   const args = ['-c', command, process.execPath, ...flags, '-e', plain ? body : script(body)];
-  const run = spawnSync('bash', args, { encoding: 'utf8', env: { ...process.env, NODE_OPTIONS: '' }, timeout: 100_000 });
+  const env = { ...process.env, NODE_OPTIONS: '', ...options.env };
+  const run = spawnSync('bash', args, { encoding: 'utf8', env, timeout: 100_000 });
   return { status: run.status, signal: run.signal, stdout: run.stdout, stderr: run.stderr };
 }

@@ -1,6 +1,6 @@
 // The package as users get it: packed, installed with scripts blocked into an empty folder, imported
 // from ESM, trained for ten steps. The addon and its libraries must come out of the tarball.
-import { execFileSync, spawnSync } from 'node:child_process';
+import { type ExecFileSyncOptionsWithStringEncoding, execFileSync, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
@@ -28,7 +28,11 @@ function plainEnvironment(): NodeJS.ProcessEnv {
   return Object.fromEntries(kept);
 }
 
-const options = { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'], env: plainEnvironment() } as const;
+const options: ExecFileSyncOptionsWithStringEncoding = {
+  encoding: 'utf8',
+  stdio: ['ignore', 'pipe', 'pipe'],
+  env: plainEnvironment(),
+};
 
 function npm(cwd: string, ...args: string[]): string {
   return execFileSync('npm', args, { ...options, cwd, maxBuffer: 2 ** 26 });

@@ -41,7 +41,9 @@ describe('while a step runs', () => {
   });
 
   test('a signal', () => {
-    expect(runScript(whileTraining(`process.kill(process.pid, 'SIGTERM');`))).toMatchObject({ signal: 'SIGTERM' });
+    expect(runScript(whileTraining(`process.kill(process.pid, 'SIGTERM');`))).toMatchObject({
+      signal: 'SIGTERM',
+    });
   });
 
   test('process.reallyExit(), which tells nobody', () => {
@@ -64,7 +66,9 @@ describe('while a step runs', () => {
 
 describe('an idle process', () => {
   test('ends by itself although models are left', () => {
-    const run = runScript(`trainable().then((model) => { globalThis.model = model; console.log('ready'); });`);
+    const run = runScript(
+      `trainable().then((model) => { globalThis.model = model; console.log('ready'); });`,
+    );
     expect(run).toEqual({ ...clean, status: 0, stdout: 'ready\n' });
   });
 

@@ -53,16 +53,30 @@ describe('writing and reading', () => {
     const length = Number(bytes.readBigUInt64LE());
     expect(length % 8).toBe(0);
     const text = bytes.toString('utf8', 8, 8 + length);
-    expect(text).toMatch(/^\{"__metadata__":\{"a":"1","b":"2"\},"long":\{"dtype":"I64","shape":\[2\],"data_offsets":\[0,16\]\}/);
+    expect(text).toMatch(
+      /^\{"__metadata__":\{"a":"1","b":"2"\},"long":\{"dtype":"I64","shape":\[2\],"data_offsets":\[0,16\]\}/,
+    );
     expect(text).toMatch(/\} *$/);
     const names = Object.keys(JSON.parse(text));
-    expect(names).toEqual(['__metadata__', 'long', 'another', 'empty', 'float', 'int', 'brain', 'half', 'small']);
+    expect(names).toEqual([
+      '__metadata__',
+      'long',
+      'another',
+      'empty',
+      'float',
+      'int',
+      'brain',
+      'half',
+      'small',
+    ]);
     expect(bytes.readFloatLE(8 + length + 16)).toBe(1);
   });
 
   test('names may hold anything, __proto__ too', async () => {
     const path = join(folder, 'names.safetensors');
-    const odd = Object.fromEntries(['', '__proto__', 'é\u2028"\\', 'a\0b', 'x'.repeat(5000)].map((name) => [name, tensors.int]));
+    const odd = Object.fromEntries(
+      ['', '__proto__', 'é\u2028"\\', 'a\0b', 'x'.repeat(5000)].map((name) => [name, tensors.int]),
+    );
     await addon.writeSafetensors(path, odd as Record<string, TensorData>, { ['__proto__']: 'kept' });
     const read = await addon.readSafetensors(path);
     expect(Object.keys(read.tensors).sort()).toEqual(Object.keys(odd).sort());
@@ -95,7 +109,13 @@ describe('writing and reading', () => {
 
 describe('hostile files are refused', () => {
   const f = (offsets: unknown, shape: unknown = [1], dtype: unknown = 'F32') => entry(dtype, shape, offsets);
-  const cases: [name: string, header: string | Buffer, dataBytes: number, message: RegExp, length?: bigint][] = [
+  const cases: [
+    name: string,
+    header: string | Buffer,
+    dataBytes: number,
+    message: RegExp,
+    length?: bigint,
+  ][] = [
     ['a length beyond the file', '{}', 0, /goes beyond the file/, 3n],
     ['a length above the limit', '{}', 0, /above the format's limit/, 100_000_001n],
     ['a length of 2^64 - 1', '{}', 0, /above the format's limit/, 2n ** 64n - 1n],
@@ -111,8 +131,18 @@ describe('hostile files are refused', () => {
     ['a comment', '{/* */}', 0, /bad JSON/],
     ['a duplicate tensor', `{"a":${f([0, 4])},"a":${f([0, 4])}}`, 4, /'a' appears twice/],
     ['a duplicate by escapes', `{"a":${f([0, 4])},"\\u0061":${f([0, 4])}}`, 4, /'a' appears twice/],
-    ['a duplicate field', '{"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}', 4, /'dtype' of 'a' appears twice/],
-    ['a duplicate metadata key', '{"__metadata__":{"k":"1","k":"2"}}', 0, /'k' of '__metadata__' appears twice/],
+    [
+      'a duplicate field',
+      '{"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+      4,
+      /'dtype' of 'a' appears twice/,
+    ],
+    [
+      'a duplicate metadata key',
+      '{"__metadata__":{"k":"1","k":"2"}}',
+      0,
+      /'k' of '__metadata__' appears twice/,
+    ],
     ['two metadata', '{"__metadata__":{},"__metadata__":{}}', 0, /appears twice/],
     ['metadata that is no text', '{"__metadata__":{"k":1}}', 0, /expected a text for key 'k'/],
     ['metadata that is no object', '{"__metadata__":"k"}', 0, /expected an object for '__metadata__'/],
@@ -121,15 +151,35 @@ describe('hostile files are refused', () => {
     ['a missing field', '{"a":{"dtype":"F32","shape":[1]}}', 0, /has no data_offsets/],
     ['a negative dimension', `{"a":${f([0, 4], [-1])}}`, 4, /0 or more in shape/],
     ['a fractional dimension', `{"a":${f([0, 4], [1.5])}}`, 4, /integers below 2\^64 in shape/],
-    ['a dimension above 2^64', '{"a":{"dtype":"F32","shape":[18446744073709551616],"data_offsets":[0,4]}}', 4, /integers below 2\^64/],
-    ['shapes that overflow', `{"a":{"dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0]}}`, 0, /more elements/],
+    [
+      'a dimension above 2^64',
+      '{"a":{"dtype":"F32","shape":[18446744073709551616],"data_offsets":[0,4]}}',
+      4,
+      /integers below 2\^64/,
+    ],
+    [
+      'shapes that overflow',
+      `{"a":{"dtype":"F32","shape":[4294967296,4294967296,0],"data_offsets":[0,0]}}`,
+      0,
+      /more elements/,
+    ],
     ['a negative offset', `{"a":${f([-4, 0])}}`, 4, /0 or more in data_offsets/],
     ['one offset', `{"a":${f([0])}}`, 4, /two data_offsets/],
     ['three offsets', `{"a":${f([0, 4, 8])}}`, 4, /two data_offsets/],
     ['offsets that run backwards', `{"a":${f([4, 0])}}`, 4, /run backwards/],
-    ['a length that does not fit the shape', `{"a":${f([0, 8])}}`, 8, /need 4 bytes but its data_offsets span 8/],
+    [
+      'a length that does not fit the shape',
+      `{"a":${f([0, 8])}}`,
+      8,
+      /need 4 bytes but its data_offsets span 8/,
+    ],
     ['offsets beyond the data', `{"a":${f([0, 8], [2])}}`, 4, /ends at byte 8 but the file has 4/],
-    ['offsets near 2^64', '{"a":{"dtype":"U8","shape":[1],"data_offsets":[18446744073709551614,18446744073709551615]}}', 4, /may have been cut off/],
+    [
+      'offsets near 2^64',
+      '{"a":{"dtype":"U8","shape":[1],"data_offsets":[18446744073709551614,18446744073709551615]}}',
+      4,
+      /may have been cut off/,
+    ],
     ['overlapping tensors', `{"a":${f([0, 4])},"b":${f([2, 6])}}`, 6, /overlaps/],
     ['twice the same bytes', `{"a":${f([0, 4])},"b":${f([0, 4])}}`, 4, /overlaps/],
     ['a hole', `{"a":${f([0, 4])},"b":${f([8, 12])}}`, 12, /leaves a hole/],
@@ -185,10 +235,14 @@ describe('hostile files are refused', () => {
   });
 
   test('data types and ranks without a tensor are told apart from damage', async () => {
-    const double = await rejection(addon.readSafetensors(await fileWith(`{"a":${f([0, 8], [1], 'F64')}}`, 8)));
+    const double = await rejection(
+      addon.readSafetensors(await fileWith(`{"a":${f([0, 8], [1], 'F64')}}`, 8)),
+    );
     expect(double.code).toBe('UNSUPPORTED');
     expect(double.message).toMatch(/'a' .* but received F64/);
-    const deep = await rejection(addon.readSafetensors(await fileWith(`{"a":${f([0, 4], [1, 1, 1, 1, 1, 1, 1])}}`, 4)));
+    const deep = await rejection(
+      addon.readSafetensors(await fileWith(`{"a":${f([0, 4], [1, 1, 1, 1, 1, 1, 1])}}`, 4)),
+    );
     expect(deep.code).toBe('UNSUPPORTED');
   });
 
@@ -210,7 +264,9 @@ describe('writing is all or nothing', () => {
     const missing = await rejection(addon.writeSafetensors(join(inner, 'none', 'a.safetensors'), one, {}));
     expect(missing.code).toBe('NOT_FOUND');
     expect(missing.message).toMatch(/Expected a folder at .*none/);
-    expect((await rejection(addon.writeSafetensors(join(inner, 'folder.safetensors'), one, {}))).code).toBe('IO');
+    expect((await rejection(addon.writeSafetensors(join(inner, 'folder.safetensors'), one, {}))).code).toBe(
+      'IO',
+    );
     expect((await readdir(inner)).sort()).toEqual(['a.safetensors', 'folder.safetensors']);
   });
 
@@ -236,7 +292,11 @@ describe('writing is all or nothing', () => {
     const path = join(folder, 'contested.safetensors');
     await Promise.all(
       [1, 2, 3, 4].map((value) =>
-        addon.writeSafetensors(path, { a: { ...one.a, data: data.map(() => value) } }, { value: String(value) }),
+        addon.writeSafetensors(
+          path,
+          { a: { ...one.a, data: data.map(() => value) } },
+          { value: String(value) },
+        ),
       ),
     );
     const read = await addon.readSafetensors(path);
@@ -246,13 +306,27 @@ describe('writing is all or nothing', () => {
 
   test.each([
     ['a reserved name', { __metadata__: one.a }, /reserves/],
-    ['a shape that does not fit', { a: { ...one.a, shape: [999] } }, /Expected 999 elements for tensor 'a'.data but received 1000/],
-    ['an array of another type', { a: { ...one.a, data: new Float64Array(1000) } }, /Expected Float32Array .* Float64Array of 1000/],
+    [
+      'a shape that does not fit',
+      { a: { ...one.a, shape: [999] } },
+      /Expected 999 elements for tensor 'a'.data but received 1000/,
+    ],
+    [
+      'an array of another type',
+      { a: { ...one.a, data: new Float64Array(1000) } },
+      /Expected Float32Array .* Float64Array of 1000/,
+    ],
     ['an overflowing shape', { a: { ...one.a, shape: [2 ** 52, 2 ** 52] } }, /fits memory/],
-    ['an unknown dtype', { a: { ...one.a, dtype: 'f64' } }, /'i32' or 'u8' for tensor 'a'.dtype but received 'f64'/],
+    [
+      'an unknown dtype',
+      { a: { ...one.a, dtype: 'f64' } },
+      /'i32' or 'u8' for tensor 'a'.dtype but received 'f64'/,
+    ],
   ])('%s', async (_name, wrong, message) => {
     const path = join(folder, 'wrong.safetensors');
-    const error = await rejection(addon.writeSafetensors(path, wrong as unknown as Record<string, TensorData>, {}));
+    const error = await rejection(
+      addon.writeSafetensors(path, wrong as unknown as Record<string, TensorData>, {}),
+    );
     expect(error.message).toMatch(message);
     expect(error.code).toBe('INVALID_ARGUMENT');
     expect(await readdir(folder)).not.toContain('wrong.safetensors');

@@ -83,7 +83,12 @@ describe('a process whose workers', () => {
 
   test('are terminated in the middle of their work ends cleanly', () => {
     const body = stormy('await Promise.all(workers.map((worker) => worker.terminate()));');
-    expect(runScript(body, { plain: true })).toEqual({ status: 0, signal: null, stdout: 'end\n', stderr: '' });
+    expect(runScript(body, { plain: true })).toEqual({
+      status: 0,
+      signal: null,
+      stdout: 'end\n',
+      stderr: '',
+    });
   });
 
   test('are still at work when it exits ends cleanly', () => {

@@ -53,7 +53,8 @@ void ComputeQueue::startThread() {
     started_ = true;
   } catch (const std::system_error& error) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    fail(Code::Internal, "Could not start the compute thread: ", error.what(), "; raise the limit on processes (ulimit -u)");
+    fail(Code::Internal, "Could not start the compute thread: ", error.what(),
+         "; raise the limit on processes (ulimit -u)");
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   shutDownAtExit();

@@ -50,10 +50,12 @@ int physicalProcessors() {
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (!CPU_ISSET(cpu, &allowed)) continue;
       const std::string topology = str("/sys/devices/system/cpu/cpu", cpu, "/topology/");
-      cores.insert({readNumber(topology + "physical_package_id", 0), readNumber(topology + "core_id", -1 - cpu)});
+      cores.insert(
+          {readNumber(topology + "physical_package_id", 0), readNumber(topology + "core_id", -1 - cpu)});
     }
   }
-  int count = cores.empty() ? static_cast<int>(std::thread::hardware_concurrency()) : static_cast<int>(cores.size());
+  int count =
+      cores.empty() ? static_cast<int>(std::thread::hardware_concurrency()) : static_cast<int>(cores.size());
   if (const int quota = quotaProcessors()) count = std::min(count, quota);
   return std::clamp(count, 1, kMostThreads);
 }

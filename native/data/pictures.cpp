@@ -14,13 +14,15 @@ namespace {
 constexpr int kChannels = 3;
 
 void check(const PictureSpec& spec) {
-  require(spec.shortestEdge >= 1, "Expected shortestEdge of at least 1 pixel but received ", spec.shortestEdge);
+  require(spec.shortestEdge >= 1, "Expected shortestEdge of at least 1 pixel but received ",
+          spec.shortestEdge);
   require(spec.longestEdge >= 0, "Expected longestEdge of at least 0 pixels but received ", spec.longestEdge);
   require(spec.sizeDivisor >= 1, "Expected sizeDivisor of at least 1 pixel but received ", spec.sizeDivisor);
-  require(std::isfinite(spec.rescaleFactor), "Expected a finite rescaleFactor but received ", spec.rescaleFactor);
+  require(std::isfinite(spec.rescaleFactor), "Expected a finite rescaleFactor but received ",
+          spec.rescaleFactor);
   for (int channel = 0; channel < kChannels; ++channel) {
-    require(std::isfinite(spec.mean[channel]), "Expected a finite mean for channel ", channel, " but received ",
-            spec.mean[channel]);
+    require(std::isfinite(spec.mean[channel]), "Expected a finite mean for channel ", channel,
+            " but received ", spec.mean[channel]);
     require(std::isfinite(spec.std[channel]) && spec.std[channel] != 0.0f,
             "Expected a finite std other than 0 for channel ", channel, " but received ", spec.std[channel]);
   }
@@ -60,7 +62,8 @@ void place(const uint8_t* rgb, PictureSize size, const Table& table, float* plan
 
 PictureSize resizedSize(const PictureSpec& spec, int width, int height) {
   check(spec);
-  require(width >= 1 && height >= 1, "Expected a picture of at least 1x1 pixels but received ", width, "x", height);
+  require(width >= 1 && height >= 1, "Expected a picture of at least 1x1 pixels but received ", width, "x",
+          height);
   const double shortest = spec.shortestEdge;
   const double longest = spec.longestEdge > 0 ? spec.longestEdge : std::floor(1333.0 / 800.0 * shortest);
   const double scale = shortest / std::min(width, height);
@@ -104,9 +107,9 @@ PreparedPictures preparePictures(const std::vector<PictureView>& pictures, const
 
   const size_t plane = static_cast<size_t>(result.height) * result.width;
   const double values = static_cast<double>(pictures.size()) * kChannels * static_cast<double>(plane);
-  require(values < std::numeric_limits<int32_t>::max(), "Expected a batch of fewer than 2^31 pixel values but ",
-          result.batch, " pictures padded to ", result.width, "x", result.height, " need ", values,
-          "; use a smaller batch or shortestEdge");
+  require(values < std::numeric_limits<int32_t>::max(),
+          "Expected a batch of fewer than 2^31 pixel values but ", result.batch, " pictures padded to ",
+          result.width, "x", result.height, " need ", values, "; use a smaller batch or shortestEdge");
   result.pixelValues.assign(pictures.size() * kChannels * plane, 0.0f);
   result.pixelMask.assign(pictures.size() * plane, 0);
 

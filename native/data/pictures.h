@@ -31,7 +31,8 @@ struct PictureSpec {
   int longestEdge = 0;
   /// Both sides are floored to a multiple of this, and kept at one multiple at least.
   int sizeDivisor = 32;
-  /// false: pictures already have their final size (the result of an earlier resize) and are taken as they are.
+  /// false: pictures already have their final size (the result of an earlier resize) and are taken as they
+  /// are.
   bool resize = true;
   /// Applied to the byte in double precision, then rounded to float32.
   double rescaleFactor = 1.0 / 255.0;
@@ -64,19 +65,19 @@ struct PreparedPictures {
 };
 
 /// Size after the published rule: scale the shorter side to `shortestEdge`; if the longer side is then above
-/// `longestEdge`, scale both by longestEdge / longer; round by int(x + 0.5); floor to a multiple of `sizeDivisor`,
-/// at least one multiple. Throws InvalidArgument for sizes below 1 or an impossible spec.
+/// `longestEdge`, scale both by longestEdge / longer; round by int(x + 0.5); floor to a multiple of
+/// `sizeDivisor`, at least one multiple. Throws InvalidArgument for sizes below 1 or an impossible spec.
 PictureSize resizedSize(const PictureSpec& spec, int width, int height);
 
 /// Pillow's `Image.resize((outWidth, outHeight), BICUBIC)` on RGB, exactly: a = -0.5, support widened when
-/// shrinking, coefficients in fixed point with 32 - 8 - 2 bits, horizontal pass first, 8-bit result of each pass.
-/// Returns outWidth * outHeight * 3 bytes. Throws InvalidArgument when `rgb` does not hold width * height * 3 bytes
-/// or a size is below 1 or above 65535.
+/// shrinking, coefficients in fixed point with 32 - 8 - 2 bits, horizontal pass first, 8-bit result of each
+/// pass. Returns outWidth * outHeight * 3 bytes. Throws InvalidArgument when `rgb` does not hold width *
+/// height * 3 bytes or a size is below 1 or above 65535.
 std::vector<uint8_t> resizeBicubic(std::span<const uint8_t> rgb, int width, int height, int outWidth,
                                    int outHeight);
 
-/// The whole image processor for one batch. Throws InvalidArgument for an empty batch, a picture whose bytes do
-/// not fit its size (the message names its index) or a batch of 2^31 values or more.
+/// The whole image processor for one batch. Throws InvalidArgument for an empty batch, a picture whose bytes
+/// do not fit its size (the message names its index) or a batch of 2^31 values or more.
 PreparedPictures preparePictures(const std::vector<PictureView>& pictures, const PictureSpec& spec);
 
 }  // namespace duet

@@ -1,8 +1,9 @@
 // Pillow's bicubic resampling of 8-bit RGB, bit for bit (src/libImaging/Resample.c of Pillow 12).
 //
-// Each output pixel is a weighted sum of the input pixels under a cubic kernel (Keys, a = -0.5) centred on it. When
-// shrinking, the kernel is stretched by the scale. The weights of a position are normalised in double precision,
-// then rounded to fixed point; sums are kept in 32-bit integers, rounded and clipped to a byte after each pass.
+// Each output pixel is a weighted sum of the input pixels under a cubic kernel (Keys, a = -0.5) centred on
+// it. When shrinking, the kernel is stretched by the scale. The weights of a position are normalised in
+// double precision, then rounded to fixed point; sums are kept in 32-bit integers, rounded and clipped to a
+// byte after each pass.
 
 #include <algorithm>
 #include <cmath>
@@ -69,7 +70,8 @@ Coefficients coefficientsOf(int inSize, int outSize) {
 
 uint8_t clipped(int sum) { return static_cast<uint8_t>(std::clamp(sum >> kPrecisionBits, 0, 255)); }
 
-void resizeRows(const uint8_t* in, int inWidth, int height, const Coefficients& at, uint8_t* out, int outWidth) {
+void resizeRows(const uint8_t* in, int inWidth, int height, const Coefficients& at, uint8_t* out,
+                int outWidth) {
   for (int y = 0; y < height; ++y) {
     const uint8_t* row = in + static_cast<size_t>(y) * inWidth * kChannels;
     uint8_t* target = out + static_cast<size_t>(y) * outWidth * kChannels;
@@ -120,8 +122,8 @@ std::vector<uint8_t> resizeBicubic(std::span<const uint8_t> rgb, int width, int 
   requireSide("outWidth", outWidth);
   requireSide("outHeight", outHeight);
   const size_t expected = static_cast<size_t>(width) * height * kChannels;
-  require(rgb.size() == expected, "Expected ", expected, " bytes of RGB for a picture of ", width, "x", height,
-          " but received ", rgb.size());
+  require(rgb.size() == expected, "Expected ", expected, " bytes of RGB for a picture of ", width, "x",
+          height, " but received ", rgb.size());
 
   // A pass is skipped when its length does not change, as Pillow does.
   std::vector<uint8_t> rows;
@@ -131,7 +133,8 @@ std::vector<uint8_t> resizeBicubic(std::span<const uint8_t> rgb, int width, int 
     resizeRows(source.data(), width, height, coefficientsOf(width, outWidth), rows.data(), outWidth);
     source = rows;
   }
-  if (outHeight == height) return outWidth != width ? std::move(rows) : std::vector<uint8_t>(rgb.begin(), rgb.end());
+  if (outHeight == height)
+    return outWidth != width ? std::move(rows) : std::vector<uint8_t>(rgb.begin(), rgb.end());
   std::vector<uint8_t> result(static_cast<size_t>(outWidth) * outHeight * kChannels);
   resizeColumns(source.data(), outWidth, coefficientsOf(height, outHeight), result.data(), outHeight);
   return result;

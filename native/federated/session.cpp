@@ -4,12 +4,19 @@
 
 #include "federated/feddat_step.h"
 #include "models/vilt.h"
+#include "ops/kernels.h"
 
 namespace duet {
 
 struct Session::State {
   State(const ViltConfig& config, const RuntimeOptions& o)
-      : options(o), model(config, o.seed, o.initialise), arena(Arena::create()) {}
+      : options(checked(o)), model(config, o.seed, o.initialise), arena(Arena::create()) {}
+
+  static RuntimeOptions checked(const RuntimeOptions& o) {
+    if (o.compute == Compute::bf16 && !backend().product.supports(DType::bf16))
+      fail(Code::Unsupported, "Expected fp32 for compute on this machine but received bf16, which needs a processor with AVX-512");
+    return o;
+  }
 
   DType compute() const { return options.compute == Compute::bf16 ? DType::bf16 : DType::f32; }
   Training& training() {

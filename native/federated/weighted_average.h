@@ -8,6 +8,7 @@ namespace duet {
 
 /// out[i] = sum over sets of sets[s][i] * weights[s], added up in the order given, starting from 0.
 /// Throws InvalidArgument unless there is at least one set, one weight a set, and one length.
-std::vector<float> weightedAverage(const std::vector<std::span<const float>>& sets, const std::vector<float>& weights);
+std::vector<float> weightedAverage(const std::vector<std::span<const float>>& sets,
+                                   const std::vector<float>& weights);
 
 }  // namespace duet

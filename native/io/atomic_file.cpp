@@ -19,7 +19,8 @@ namespace {
 /// Throws for a failed write, flush, close or rename.
 [[noreturn]] void failWriting(const std::string& path, int error) {
   if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
-    fail(Code::DiskFull, "Could not write ", path, ": ", std::strerror(error), "; free some space and try again");
+    fail(Code::DiskFull, "Could not write ", path, ": ", std::strerror(error),
+         "; free some space and try again");
   }
   fail(Code::Io, "Could not write ", path, ": ", std::strerror(error));
 }
@@ -53,7 +54,8 @@ int FileHandle::close() {
 
 void failOpening(const std::string& path) {
   const int error = errno;
-  if (error == ENOENT || error == ENOTDIR) fail(Code::NotFound, "Expected a file at ", path, " but found none");
+  if (error == ENOENT || error == ENOTDIR)
+    fail(Code::NotFound, "Expected a file at ", path, " but found none");
   fail(Code::Io, "Could not open ", path, ": ", std::strerror(error));
 }
 

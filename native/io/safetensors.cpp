@@ -35,12 +35,18 @@ std::optional<DType> tensorType(const std::string& dtype) {
 
 const char* fileType(DType dtype) {
   switch (dtype) {
-    case DType::f32: return "F32";
-    case DType::bf16: return "BF16";
-    case DType::f16: return "F16";
-    case DType::i64: return "I64";
-    case DType::i32: return "I32";
-    case DType::u8: return "U8";
+    case DType::f32:
+      return "F32";
+    case DType::bf16:
+      return "BF16";
+    case DType::f16:
+      return "F16";
+    case DType::i64:
+      return "I64";
+    case DType::i32:
+      return "I32";
+    case DType::u8:
+      return "U8";
   }
   return "?";
 }
@@ -48,12 +54,18 @@ const char* fileType(DType dtype) {
 /// Place of a data type in the reference library's order of tensors.
 int writeOrder(DType dtype) {
   switch (dtype) {
-    case DType::i64: return 0;
-    case DType::f32: return 1;
-    case DType::i32: return 2;
-    case DType::bf16: return 3;
-    case DType::f16: return 4;
-    case DType::u8: return 5;
+    case DType::i64:
+      return 0;
+    case DType::f32:
+      return 1;
+    case DType::i32:
+      return 2;
+    case DType::bf16:
+      return 3;
+    case DType::f16:
+      return 4;
+    case DType::u8:
+      return 5;
   }
   return 6;
 }
@@ -105,8 +117,8 @@ SafetensorsFile SafetensorsFile::open(const std::string& path) {
          " bytes is above the format's limit of ", kMaxSafetensorsHeader, "; is this a safetensors file?");
   }
   if (headerBytes > size - kLengthBytes) {
-    fail(Code::Corrupt, "The header of ", path, " is not valid: its length of ", headerBytes, " bytes goes beyond the file of ",
-         size, " bytes; it may have been cut off");
+    fail(Code::Corrupt, "The header of ", path, " is not valid: its length of ", headerBytes,
+         " bytes goes beyond the file of ", size, " bytes; it may have been cut off");
   }
   result.dataBegin_ = kLengthBytes + headerBytes;
   const auto* text = reinterpret_cast<const char*>(result.mapping_->bytes()) + kLengthBytes;
@@ -119,7 +131,8 @@ SafetensorsFile SafetensorsFile::open(const std::string& path) {
 
 const SafetensorsEntry& SafetensorsFile::entry(const std::string& name) const {
   const auto found = index_.find(name);
-  if (found == index_.end()) fail(Code::NotFound, "Expected tensor ", shownName(name), " in ", path_, " but found none");
+  if (found == index_.end())
+    fail(Code::NotFound, "Expected tensor ", shownName(name), " in ", path_, " but found none");
   return entries_[found->second];
 }
 
@@ -128,11 +141,12 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
   const std::optional<DType> dtype = tensorType(found.dtype);
   if (!dtype) {
     fail(Code::Unsupported, "Expected tensor ", shownName(name), " in ", path_,
-         " to be F32, BF16, F16, I64, I32, U8 or BOOL but received ", found.dtype, "; convert the file first");
+         " to be F32, BF16, F16, I64, I32, U8 or BOOL but received ", found.dtype,
+         "; convert the file first");
   }
   if (found.shape.size() > 6) {
-    fail(Code::Unsupported, "Expected at most 6 dimensions for tensor ", shownName(name), " in ", path_, " but received ",
-         found.shape.size());
+    fail(Code::Unsupported, "Expected at most 6 dimensions for tensor ", shownName(name), " in ", path_,
+         " but received ", found.shape.size());
   }
   const Shape shape(found.shape);
   const size_t offset = dataBegin_ + found.begin;
@@ -158,15 +172,18 @@ void writeSafetensors(const std::string& path, std::vector<SafetensorsInput> ten
   std::vector<SafetensorsEntry> entries;
   size_t position = 0;
   for (const SafetensorsInput& tensor : tensors) {
-    require(tensor.name != "__metadata__", "Expected another name for a tensor than __metadata__, which the format reserves");
-    require(names.insert(tensor.name).second, "Expected every tensor name once but received ", shownName(tensor.name), " twice");
+    require(tensor.name != "__metadata__",
+            "Expected another name for a tensor than __metadata__, which the format reserves");
+    require(names.insert(tensor.name).second, "Expected every tensor name once but received ",
+            shownName(tensor.name), " twice");
     size_t bytes = sizeOf(tensor.dtype);
     for (int64_t dim : tensor.shape) {
       require(dim >= 0 && !__builtin_mul_overflow(bytes, static_cast<size_t>(dim), &bytes),
-              "Expected a shape that fits memory for tensor ", shownName(tensor.name), " but received dimension ", dim);
+              "Expected a shape that fits memory for tensor ", shownName(tensor.name),
+              " but received dimension ", dim);
     }
-    require(bytes == tensor.bytes.size(), "Expected ", bytes, " bytes for tensor ", shownName(tensor.name), " of type ",
-            nameOf(tensor.dtype), " but received ", tensor.bytes.size());
+    require(bytes == tensor.bytes.size(), "Expected ", bytes, " bytes for tensor ", shownName(tensor.name),
+            " of type ", nameOf(tensor.dtype), " but received ", tensor.bytes.size());
     entries.push_back({tensor.name, fileType(tensor.dtype), tensor.shape, position, position + bytes});
     position += bytes;
   }

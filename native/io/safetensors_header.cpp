@@ -20,10 +20,9 @@ constexpr const char* kMetadata = "__metadata__";
 /// Bits of one element, or 0 when the format has no such data type.
 size_t bitsOf(const std::string& dtype) {
   static const std::map<std::string, size_t> bits{
-      {"F4", 4},        {"F6_E2M3", 6},  {"F6_E3M2", 6}, {"BOOL", 8}, {"U8", 8},   {"I8", 8},
-      {"F8_E5M2", 8},   {"F8_E4M3", 8},  {"F8_E8M0", 8}, {"I16", 16}, {"U16", 16}, {"F16", 16},
-      {"BF16", 16},     {"I32", 32},     {"U32", 32},    {"F32", 32}, {"F64", 64}, {"I64", 64},
-      {"U64", 64},      {"C64", 64}};
+      {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"BOOL", 8}, {"U8", 8},   {"I8", 8},    {"F8_E5M2", 8},
+      {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"I16", 16},    {"U16", 16}, {"F16", 16}, {"BF16", 16}, {"I32", 32},
+      {"U32", 32},    {"F32", 32},    {"F64", 64},    {"I64", 64}, {"U64", 64}, {"C64", 64}};
   const auto found = bits.find(dtype);
   return found == bits.end() ? 0 : found->second;
 }
@@ -71,12 +70,13 @@ struct HeaderReader final : json::json_sax_t {
       topKey = name;
     } else {
       if (place == Place::tensor && name != "dtype" && name != "shape" && name != "data_offsets") {
-        corrupt("expected only dtype, shape and data_offsets for tensor ", shownName(topKey), " but received ",
-                shownName(name));
+        corrupt("expected only dtype, shape and data_offsets for tensor ", shownName(topKey),
+                " but received ", shownName(name));
       }
-      const bool twice = place == Place::metadata ? header.metadata.count(name) != 0
-                                                  : (name == "dtype" && hasDtype) || (name == "shape" && hasShape) ||
-                                                        (name == "data_offsets" && hasOffsets);
+      const bool twice = place == Place::metadata
+                             ? header.metadata.count(name) != 0
+                             : (name == "dtype" && hasDtype) || (name == "shape" && hasShape) ||
+                                   (name == "data_offsets" && hasOffsets);
       if (twice) corrupt("key ", shownName(name), " of ", shownName(topKey), " appears twice");
       fieldKey = name;
     }
@@ -127,7 +127,8 @@ struct HeaderReader final : json::json_sax_t {
       }
       entry.shape.push_back(static_cast<int64_t>(value));
     } else if (place == Place::offsets) {
-      if (offsets.size() == 2) corrupt("expected two data_offsets for tensor ", shownName(topKey), " but received more");
+      if (offsets.size() == 2)
+        corrupt("expected two data_offsets for tensor ", shownName(topKey), " but received more");
       offsets.push_back(value);
     } else {
       unexpected("a number");
@@ -137,15 +138,16 @@ struct HeaderReader final : json::json_sax_t {
 
   bool number_integer(number_integer_t value) override {
     if (place == Place::shape || place == Place::offsets) {
-      corrupt("expected numbers of 0 or more in ", fieldKey, " of tensor ", shownName(topKey), " but received ", value);
+      corrupt("expected numbers of 0 or more in ", fieldKey, " of tensor ", shownName(topKey),
+              " but received ", value);
     }
     return unexpected("a number");
   }
 
   bool number_float(number_float_t, const string_t& text) override {
     if (place == Place::shape || place == Place::offsets) {
-      corrupt("expected integers below 2^64 in ", fieldKey, " of tensor ", shownName(topKey), " but received ",
-              text.substr(0, 40));
+      corrupt("expected integers below 2^64 in ", fieldKey, " of tensor ", shownName(topKey),
+              " but received ", text.substr(0, 40));
     }
     return unexpected("a number");
   }
@@ -154,7 +156,8 @@ struct HeaderReader final : json::json_sax_t {
     if (place == Place::metadata) {
       header.metadata[fieldKey] = value;
     } else if (place == Place::tensor && fieldKey == "dtype") {
-      if (bitsOf(value) == 0) corrupt("tensor ", shownName(topKey), " has the unknown dtype ", shownName(value));
+      if (bitsOf(value) == 0)
+        corrupt("tensor ", shownName(topKey), " has the unknown dtype ", shownName(value));
       entry.dtype = value;
       hasDtype = true;
     } else {
@@ -177,16 +180,18 @@ struct HeaderReader final : json::json_sax_t {
 
   bool unexpected(const char* what) const {
     switch (place) {
-      case Place::document: corrupt("expected an object but received ", what);
+      case Place::document:
+        corrupt("expected an object but received ", what);
       case Place::metadata:
         corrupt("expected a text for key ", shownName(fieldKey), " of ", kMetadata, " but received ", what);
       case Place::shape:
       case Place::offsets:
         corrupt("expected integers in ", fieldKey, " of tensor ", shownName(topKey), " but received ", what);
       case Place::tensor:
-        corrupt("expected ", fieldKey == "dtype" ? "a text" : "an array of integers", " for ", fieldKey, " of tensor ",
-                shownName(topKey), " but received ", what);
-      default: corrupt("expected an object for ", shownName(topKey), " but received ", what);
+        corrupt("expected ", fieldKey == "dtype" ? "a text" : "an array of integers", " for ", fieldKey,
+                " of tensor ", shownName(topKey), " but received ", what);
+      default:
+        corrupt("expected an object for ", shownName(topKey), " but received ", what);
     }
   }
 
@@ -219,7 +224,8 @@ SafetensorsHeader parseSafetensorsHeader(const std::string& path, std::string_vi
   // The parser would skip a byte order mark and white space; the format allows neither.
   if (text.empty() || text.front() != '{') reader.corrupt("expected it to begin with '{'");
   // It also takes a NUL for the end.
-  if (const size_t nul = text.find('\0'); nul != text.npos) reader.corrupt("bad JSON or UTF-8 at byte ", nul, ": NUL");
+  if (const size_t nul = text.find('\0'); nul != text.npos)
+    reader.corrupt("bad JSON or UTF-8 at byte ", nul, ": NUL");
   json::sax_parse(text, &reader);
 
   std::vector<SafetensorsEntry>& entries = reader.header.entries;
@@ -229,12 +235,13 @@ SafetensorsHeader parseSafetensorsHeader(const std::string& path, std::string_vi
   size_t position = 0;
   for (const SafetensorsEntry& entry : entries) {
     if (entry.end > dataBytes) {
-      reader.corrupt("tensor ", shownName(entry.name), " ends at byte ", entry.end, " but the file has ", dataBytes,
-                     " bytes of data; it may have been cut off");
+      reader.corrupt("tensor ", shownName(entry.name), " ends at byte ", entry.end, " but the file has ",
+                     dataBytes, " bytes of data; it may have been cut off");
     }
     if (entry.begin != position) {
-      reader.corrupt("tensor ", shownName(entry.name), entry.begin < position ? " overlaps the one before it" :
-                     " leaves a hole before it", ": it begins at byte ", entry.begin, " instead of ", position);
+      reader.corrupt("tensor ", shownName(entry.name),
+                     entry.begin < position ? " overlaps the one before it" : " leaves a hole before it",
+                     ": it begins at byte ", entry.begin, " instead of ", position);
     }
     position = entry.end;
   }
@@ -250,7 +257,8 @@ std::string formatSafetensorsHeader(const std::vector<SafetensorsEntry>& entries
     try {
       return json(text).dump();
     } catch (const json::exception&) {
-      fail(Code::InvalidArgument, "Expected valid UTF-8 in tensor names and metadata but received ", shownName(text));
+      fail(Code::InvalidArgument, "Expected valid UTF-8 in tensor names and metadata but received ",
+           shownName(text));
     }
   };
   std::string header = "{";

@@ -1,6 +1,6 @@
 #include "models/vilt.h"
 
-#include "core/philox.h"
+#include "core/cancel.h"
 #include "nn/attention.h"
 #include "nn/embedding.h"
 #include "nn/linear.h"
@@ -61,6 +61,7 @@ Var Vilt::embedBatch(Context& c, ViltPlan& plan) {
 
 Var Vilt::block(Context& c, ViltLayer& layer, const Var& x, std::shared_ptr<const AttentionLayout> layout,
                 const std::shared_ptr<std::vector<int32_t>>& only) {
+  cancelPoint();
   const float epsilon = config_.layerNormEps;
   const float drop = config_.hiddenDropout, dropScores = config_.attentionDropout;
   const bool fused = !c.training || drop <= 0.0f;

@@ -51,7 +51,7 @@ void Vilt::make(const std::string& publicName, Parameter& parameter, const Shape
   if (!initialise_) deviation = 0.0f;
   if (deviation > 0.0f) fillNormal(values, parameter.value.elements(), deviation, {seed, stream});
   else if (deviation < 0.0f) fillUniform(values, parameter.value.elements(), -deviation, {seed, stream});
-  else std::fill_n(values, parameter.value.elements(), constant);
+  else if (constant != 0.0f) std::fill_n(values, parameter.value.elements(), constant);
   if (!publicName.empty() && publicName.find(".qkv.") == std::string::npos) name(publicName, parameter, shape);
 }
 

@@ -87,6 +87,8 @@ class Call {
   DType compute() const {
     const std::string name = text("compute", "f32");
     require(name == "f32" || name == "bf16", "Expected 'f32' or 'bf16' for attribute 'compute' but received '", name, "'");
+    if (name == "bf16" && !backend().product.supports(DType::bf16))
+      fail(Code::Unsupported, "Expected f32 for compute on this machine but received bf16, which needs a processor with AVX-512");
     return name == "bf16" ? DType::bf16 : DType::f32;
   }
   Activation activation() const {
@@ -102,7 +104,9 @@ class Call {
   void finish(const Var& out, const Shape& shape) {
     results["out"] = persistent(out.value, shape);
     if (!gradOutput_.defined()) return;
-    require(gradOutput_.dtype() == DType::f32 && gradOutput_.elements() == out.value.elements(), "Expected a gradient of ", shape.text(),
+    require(gradOutput_.dtype() == DType::f32, "Expected the gradient of the output as f32 but received ",
+            nameOf(gradOutput_.dtype()));
+    require(gradOutput_.elements() == out.value.elements(), "Expected a gradient of ", shape.text(),
             " for the output but received ", gradOutput_.shape().text());
     Tensor gradient = tape.empty(out.value.shape(), out.value.dtype());
     backend().elementwise.convert(gradOutput_.raw(), gradOutput_.dtype(), gradient.raw(), gradient.dtype(),

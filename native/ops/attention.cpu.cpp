@@ -1,22 +1,17 @@
 // Attention on the CPU: one task per sequence and head, a block of query rows at a time. All
 // products go through one register-blocked kernel C (+)= A B whose right side has unit stride;
 // A may be read along either axis, so only K and V (forward) are ever transposed.
-#include "ops/attention.h"
-
-#include <omp.h>
-
-#include <cmath>
-#include <cstdlib>
-#include <limits>
-
-#include "core/philox.h"
+#include "ops/attention_rows.h"
 #include "ops/kernels.h"
-#include "ops/simd.h"
 
 namespace duet::cpu::DUET_ISA {
-namespace {
 
-constexpr int64_t kQueryBlock = 48;
+// attention_bf16.cpu.cpp
+bool hasBf16Dot();
+void bf16DotForward(const AttentionForward& c);
+void bf16DotBackward(const AttentionBackward& c);
+
+namespace {
 
 #if defined(__AVX512F__)
 constexpr int kRows = 8, kVectors = 3;
@@ -25,8 +20,6 @@ constexpr int kRows = 4, kVectors = 3;
 #else
 constexpr int kRows = 4, kVectors = 2;
 #endif
-
-int64_t roundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 // C[R x V*lanes] (+)= A[R x K] B[K x V*lanes]; A element (r, k) at a[r * aRow + k * aColumn].
 template <int R, int V>
@@ -76,29 +69,6 @@ void multiply(int64_t m, int64_t n, int64_t depth, const float* a, int64_t aRow,
   for (; i < m; ++i) rowsOf<1>(n, depth, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
 }
 
-/// Scratch for every thread, taken before the parallel region so that running out of memory is an
-/// error and not the end of the process.
-struct Scratch {
-  float* data;
-  int64_t each;
-  explicit Scratch(int64_t count) : each(roundUp(count + 256, 16)) {
-    data = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(each * omp_get_max_threads()) * 4));
-    if (!data) fail(Code::Internal, "Out of memory: attention needs ", each * 4, " bytes of scratch a thread");
-  }
-  ~Scratch() { std::free(data); }
-};
-
-/// Hands out one thread's share.
-struct Share {
-  float* next;
-  explicit Share(const Scratch& scratch) : next(scratch.data + scratch.each * omp_get_thread_num()) {}
-  float* take(int64_t count) {
-    float* result = next;
-    next += roundUp(count, 16);
-    return result;
-  }
-};
-
 /// Rows of one head as f32, `width` >= headSize columns with zeros behind.
 template <typename T>
 void copyHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, float* to, int64_t width) {
@@ -121,44 +91,6 @@ void copyHeadTransposed(const HeadMatrix& m, int64_t row, int64_t rows, int64_t 
     const T* from = static_cast<const T*>(m.data) + (row + r) * m.stride + head * size;
     for (int64_t i = 0; i < size; ++i) to[i * width + r] = readAs(from, i);
   }
-}
-
-template <typename T>
-void storeHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, const float* from,
-               int64_t width) {
-  for (int64_t r = 0; r < rows; ++r) {
-    T* to = static_cast<T*>(m.data) + (row + r) * m.stride + head * size;
-    const float* in = from + r * width;
-#pragma omp simd
-    for (int64_t i = 0; i < size; ++i) writeAs(to, i, in[i]);
-  }
-}
-
-/// Keep factors of one row of probabilities: 0 or 1 / (1 - p).
-void dropoutRow(const AttentionShape& s, int64_t head, int64_t queryRow, int64_t keys, float* factors) {
-  const Philox generator{s.seed, s.stream};
-  const uint64_t line = static_cast<uint64_t>(queryRow * s.heads + head) << 20;  // up to 4M keys a row
-  const float kept = 1.0f / (1.0f - s.dropout);
-  for (int64_t j = 0; j < keys; j += 4) {
-    const auto words = generator.words(line + static_cast<uint64_t>(j / 4));
-    for (int64_t i = 0; i < 4 && j + i < keys; ++i)
-      factors[j + i] = Philox::uniform(words[static_cast<size_t>(i)]) >= s.dropout ? kept : 0.0f;
-  }
-}
-
-void hideKeys(const uint8_t* mask, float* row, int64_t keys) {
-  if (!mask) return;
-  for (int64_t j = 0; j < keys; ++j)
-    if (!mask[j]) row[j] = -std::numeric_limits<float>::infinity();
-}
-
-int64_t longest(const AttentionShape& s) {
-  int64_t keys = 0;
-  for (int64_t i = 0; i < s.sequences; ++i) {
-    const int64_t n = s.spans[i].keyEnd - s.spans[i].keyBegin;
-    keys = n > keys ? n : keys;
-  }
-  return keys;
 }
 
 template <typename T>
@@ -187,27 +119,7 @@ void forwardAs(const AttentionForward& c) {
         const int64_t rows = span.queryEnd - row < kQueryBlock ? span.queryEnd - row : kQueryBlock;
         copyHead<T>(c.q, row, rows, head, size, q, wide);
         multiply(rows, width, size, q, wide, 1, kTransposed, width, scores, width, false);
-        for (int64_t r = 0; r < rows; ++r) {
-          float* line = scores + r * width;
-          hideKeys(s.keyMask ? s.keyMask + span.keyBegin : nullptr, line, keys);
-          float top = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : top)
-          for (int64_t j = 0; j < keys; ++j) top = line[j] > top ? line[j] : top;
-          float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-          for (int64_t j = 0; j < keys; ++j) {
-            line[j] = fastExp((line[j] - top) * factor);
-            sum += line[j];
-          }
-          const float inverse = 1.0f / sum;
-#pragma omp simd
-          for (int64_t j = 0; j < keys; ++j) line[j] *= inverse;
-          if (c.logSum) c.logSum[(row + r) * s.heads + head] = top * factor + std::log(sum);
-          if (s.dropout > 0.0f) {
-            dropoutRow(s, head, row + r, keys, keep);
-            for (int64_t j = 0; j < keys; ++j) line[j] *= keep[j];
-          }
-        }
+        softmaxRows(s, span, head, row, rows, factor, scores, width, keep, c.logSum);
         multiply(rows, wide, keys, scores, width, 1, v, wide, out, wide, false);
         storeHead<T>(c.out, row, rows, head, size, out, wide);
       }
@@ -253,26 +165,7 @@ void backwardAs(const AttentionBackward& c) {
         copyHead<T>(c.dOut, row, rows, head, size, dOut, wide);
         multiply(rows, width, size, q, wide, 1, kTransposed, width, p, width, false);
         multiply(rows, width, size, dOut, wide, 1, vTransposed, width, dp, width, false);
-        for (int64_t r = 0; r < rows; ++r) {
-          float* line = p + r * width;
-          float* gradient = dp + r * width;
-          const float logSum = c.logSum[(row + r) * s.heads + head];
-          hideKeys(s.keyMask ? s.keyMask + span.keyBegin : nullptr, line, keys);
-          if (s.dropout > 0.0f) {
-            dropoutRow(s, head, row + r, keys, keep);
-            for (int64_t j = 0; j < keys; ++j) gradient[j] *= keep[j];
-          }
-          float dot = 0.0f;
-#pragma omp simd reduction(+ : dot)
-          for (int64_t j = 0; j < keys; ++j) {
-            line[j] = fastExp(line[j] * factor - logSum);
-            dot += line[j] * gradient[j];
-          }
-#pragma omp simd
-          for (int64_t j = 0; j < keys; ++j) gradient[j] = line[j] * (gradient[j] - dot) * factor;
-          if (s.dropout > 0.0f)
-            for (int64_t j = 0; j < keys; ++j) line[j] *= keep[j];
-        }
+        softmaxGradientRows(s, span, head, row, rows, factor, p, dp, width, keep, c.logSum);
         multiply(rows, wide, keys, dp, width, 1, k, wide, dq, wide, false);
         storeHead<T>(c.dq, row, rows, head, size, dq, wide);
         multiply(keys, wide, rows, dp, 1, width, q, wide, dk, wide, true);
@@ -284,8 +177,15 @@ void backwardAs(const AttentionBackward& c) {
   }
 }
 
-void forward(const AttentionForward& c) { c.dtype == DType::bf16 ? forwardAs<bf16>(c) : forwardAs<float>(c); }
-void backward(const AttentionBackward& c) { c.dtype == DType::bf16 ? backwardAs<bf16>(c) : backwardAs<float>(c); }
+void forward(const AttentionForward& c) {
+  if (c.dtype == DType::bf16 && hasBf16Dot()) bf16DotForward(c);
+  else c.dtype == DType::bf16 ? forwardAs<bf16>(c) : forwardAs<float>(c);
+}
+
+void backward(const AttentionBackward& c) {
+  if (c.dtype == DType::bf16 && hasBf16Dot()) bf16DotBackward(c);
+  else c.dtype == DType::bf16 ? backwardAs<bf16>(c) : backwardAs<float>(c);
+}
 
 }  // namespace
 

@@ -19,6 +19,8 @@ namespace {
 const Backend& choose() {
 #if defined(__x86_64__)
   const char* wish = std::getenv("DUET_ISA");
+  const bool known = !wish || std::strcmp(wish, "avx512") == 0 || std::strcmp(wish, "avx2") == 0 || std::strcmp(wish, "generic") == 0;
+  require(known, "Expected avx512, avx2 or generic for DUET_ISA but received '", wish ? wish : "", "'");
   const auto allowed = [&](const char* name) { return !wish || std::strcmp(wish, name) == 0; };
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");

@@ -35,6 +35,8 @@ struct ProductKernels {
   /// Packs a K x N matrix given as f32 into `dtype` for products with it on the right.
   std::shared_ptr<PackedMatrix> (*pack)(const Matrix& b, int64_t k, int64_t n, DType dtype);
   size_t (*packedBytes)(const PackedMatrix&);
+  /// Whether this machine multiplies matrices of a type (bf16 needs a processor with AVX-512).
+  bool (*supports)(DType dtype);
 };
 
 ProductKernels productKernels();

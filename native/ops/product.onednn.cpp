@@ -177,11 +177,22 @@ std::shared_ptr<PackedMatrix> pack(const Matrix& b, int64_t k, int64_t n, DType 
   });
 }
 
+bool supports(DType dtype) {
+  try {
+    const memory::desc square({64, 64}, typeOf(dtype), memory::format_tag::ab);
+    const memory::desc any({64, 64}, typeOf(dtype), memory::format_tag::any);
+    describe(square, any, nullptr, square, dnnl::primitive_attr());
+    return true;
+  } catch (const dnnl::error&) {
+    return false;
+  }
+}
+
 size_t packedBytes(const PackedMatrix& packed) { return packed.memory.get_desc().get_size(); }
 
 }  // namespace
 
-ProductKernels productKernels() { return {multiply, pack, packedBytes}; }
+ProductKernels productKernels() { return {multiply, pack, packedBytes, supports}; }
 
 std::string oneDnnVersionText() {
   const dnnl_version_t* version = dnnl::version();

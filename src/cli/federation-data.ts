@@ -32,10 +32,8 @@ export async function loadFederation(
   modelFolder: string,
   flags: DataFlags,
 ): Promise<FederationData> {
-  const [train, evaluation] = await Promise.all([
-    readClients(folder, flags, flags.trainSplit),
-    readClients(folder, flags, flags.evalSplit),
-  ]);
+  const train = await readClients(folder, flags, flags.trainSplit);
+  const evaluation = await readClients(folder, flags, flags.evalSplit);
   const answers = await chooseAnswers(folder, modelFolder, flags, [...train.values()]);
   const encoders = await encodersFor(modelFolder, answers);
   return { answers, clients: vqaClients(encoders, train, evaluation) };

@@ -108,10 +108,8 @@ export async function pretrain(
   progress: ProgressLine,
   signal: AbortSignal,
 ): Promise<void> {
-  const [train, evaluation] = await Promise.all([
-    loadPart(data, flags.style, flags.trainSplit),
-    loadPart(data, flags.style, flags.evalSplit),
-  ]);
+  const train = await loadPart(data, flags.style, flags.trainSplit);
+  const evaluation = await loadPart(data, flags.style, flags.evalSplit);
   const answers = await answersFor(data, flags, train);
   const tokenizer = Tokenizer.fromTexts(train.samples.map((sample) => sample.question));
   const { seed, compute, threads, device } = flags;

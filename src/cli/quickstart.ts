@@ -23,13 +23,18 @@ import { untilStopped } from './stopping.js';
 
 interface QuickstartFlags extends RuntimeFlags {
   run: string;
+  pictures: number;
   rounds: number;
   epochs: number;
   seed: number;
 }
 
-/** Small enough for a few minutes, different enough that the strategies differ. */
-const DATA: SyntheticOptions = { seed: 1 };
+/** The neutral style has five times as many pictures as a client, validation a quarter as many. */
+function dataOf(pictures: number): SyntheticOptions {
+  const val = Math.ceil(pictures / 4);
+  return { seed: 1, pictures: { train: pictures, val }, neutralPictures: { train: 5 * pictures, val } };
+}
+
 const STRATEGIES = ['centralised', 'local', 'fedavg', 'feddat'];
 
 export function quickstartCommand(): Command {
@@ -38,6 +43,7 @@ export function quickstartCommand(): Command {
       'Draws data, trains a small model, compares FedDAT with its baselines: a few minutes on two cores.',
     )
     .option('--run <dir>', 'folder for data, model and runs', 'runs/quickstart')
+    .option('--pictures <count>', 'training pictures of each client', integer(4), 240)
     .option('--rounds <count>', 'rounds of each strategy', integer(1), 8)
     .option('--epochs <count>', 'epochs of the small model on the neutral style', integer(1), 12)
     .option('--seed <integer>', 'of the runs', integer(0), 1)
@@ -62,7 +68,7 @@ async function quickstart(
   const start = performance.now();
   const [data, model] = [join(flags.run, 'data'), join(flags.run, 'model')];
   progress.note(`1/3  drawing picture questions into ${data}`);
-  await drawSet(data, DATA, progress, signal);
+  await drawSet(data, dataOf(flags.pictures), progress, signal);
   progress.note(`2/3  training a small ViLT on the style "${NEUTRAL_STYLE}" into ${model}`);
   if (!(await isComplete(model))) await pretrainSmall(data, model, flags, progress, signal);
   progress.note(`3/3  fine-tuning it for the other styles: ${STRATEGIES.join(', ')}`);

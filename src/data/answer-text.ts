@@ -1,9 +1,10 @@
 /**
- * The normal form of an answer, as the VQA evaluation compares them: "A Dog." = "dog", "two" = "2", "dont" = "don't".
+ * The normal form of an answer, as the VQA evaluation compares them: "A Dog." = "dog", "two" = "2", "dont" =
+ * "don't".
  *
- * Follows the evaluation code of the VQA challenge (Antol et al., "VQA: Visual Question Answering", ICCV 2015): line breaks to
- * spaces, punctuation removed (or replaced by a space where it separates words), lower case, number words to digits,
- * articles dropped, apostrophes put back into contractions.
+ * Follows the evaluation code of the VQA challenge (Antol et al., "VQA: Visual Question Answering", ICCV
+ * 2015): line breaks to spaces, punctuation removed (or replaced by a space where it separates words), lower
+ * case, number words to digits, articles dropped, apostrophes put back into contractions.
  */
 
 const NUMBER_WORDS: Record<string, string> = Object.assign(Object.create(null), {
@@ -23,7 +24,10 @@ const NUMBER_WORDS: Record<string, string> = Object.assign(Object.create(null), 
 
 const ARTICLES = new Set(['a', 'an', 'the']);
 
-/** Contractions whose apostrophe is often left out. Words that mean something without it (its, were, well, ...) are not here. */
+/**
+ * Contractions whose apostrophe is often left out. Words that mean something without it (its, were, well,
+ * ...) are not here.
+ */
 const CONTRACTIONS = new Map(
   (
     "ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's i'd've " +

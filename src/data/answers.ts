@@ -1,10 +1,10 @@
 /**
  * The answers a head can give, and how answers are scored.
  *
- * VQA v2 asks ten people. An answer that n of them gave scores min(1, 0.3 * n): 0.3, 0.6, 0.9, 1 (the average of
- * min(1, others / 3) over the ten ways of leaving one person out; Goyal et al., "Making the V in VQA Matter", CVPR 2017).
- * The same numbers are the soft targets of training: one classifier output per answer of the vocabulary, which is the most
- * frequent answers of the training questions.
+ * VQA v2 asks ten people. An answer that n of them gave scores min(1, 0.3 * n): 0.3, 0.6, 0.9, 1 (the average
+ * of min(1, others / 3) over the ten ways of leaving one person out; Goyal et al., "Making the V in VQA
+ * Matter", CVPR 2017). The same numbers are the soft targets of training: one classifier output per answer of
+ * the vocabulary, which is the most frequent answers of the training questions.
  */
 
 import { DuetError } from '../errors.js';
@@ -57,7 +57,10 @@ export class AnswerVocabulary {
   readonly answers: readonly string[];
   readonly #classes: Map<string, number>;
 
-  /** @throws DuetError INVALID_ARGUMENT when the list is empty or an answer (in its normal form) is there twice */
+  /**
+   * @throws DuetError INVALID_ARGUMENT when the list is empty or an answer (in its normal form) is there
+   * twice
+   */
   constructor(answers: readonly string[]) {
     if (answers.length === 0) {
       throw new DuetError(
@@ -76,7 +79,9 @@ export class AnswerVocabulary {
     }
   }
 
-  /** The most frequent answers of training samples; equally frequent ones in alphabetical (code unit) order. */
+  /**
+   * The most frequent answers of training samples; equally frequent ones in alphabetical (code unit) order.
+   */
   static fromSamples(
     samples: Iterable<AnsweredSample>,
     options: AnswerVocabularyOptions = {},
@@ -147,8 +152,8 @@ export class AnswerVocabulary {
   }
 
   /**
-   * VQA accuracy of logits, the answer of each row being its largest value: the sum over the samples (divide by their
-   * number). Rows whose answer is outside the vocabulary score 0.
+   * VQA accuracy of logits, the answer of each row being its largest value: the sum over the samples (divide
+   * by their number). Rows whose answer is outside the vocabulary score 0.
    */
   scoreOf(logits: Float32Array, samples: readonly Pick<AnsweredSample, 'counts'>[]): number {
     if (logits.length !== samples.length * this.size) {

@@ -1,10 +1,11 @@
 /**
  * Samples to batches, beside the training.
  *
- * An epoch visits the samples in an order named by (seed, stream), or as they stand. While one batch is trained on, the
- * next few are prepared: pictures are decoded and resized on libuv's threads (once, then cached), text is padded to the longest
- * of the batch, pictures to the largest. The order and the content of batch n depend on (seed, stream, n) alone, so a resumed run asks
- * for `firstBatch` and sees what the first run saw.
+ * An epoch visits the samples in an order named by (seed, stream), or as they stand. While one batch is
+ * trained on, the next few are prepared: pictures are decoded and resized on libuv's threads (once, then
+ * cached), text is padded to the longest of the batch, pictures to the largest. The order and the content of
+ * batch n depend on (seed, stream, n) alone, so a resumed run asks for `firstBatch` and sees what the first
+ * run saw.
  */
 
 import { DuetError, throwIfAborted } from '../errors.js';
@@ -30,7 +31,10 @@ export interface BatcherOptions {
 }
 
 export interface EpochOptions {
-  /** Shuffle with this seed and stream (e.g. one stream per client and epoch). Without it the order is that of the samples. */
+  /**
+   * Shuffle with this seed and stream (e.g. one stream per client and epoch). Without it the order is that of
+   * the samples.
+   */
   shuffle?: { seed: number; stream: number };
   /** Number of the first batch wanted, for resuming. Default 0. */
   firstBatch?: number;
@@ -43,7 +47,9 @@ export interface VqaBatch {
   number: number;
   /** Row i of `data` is sample i. */
   samples: readonly VqaSample[];
-  /** Samples that belong here but have a picture that could not be used; also in the report of the data set. */
+  /**
+   * Samples that belong here but have a picture that could not be used; also in the report of the data set.
+   */
   skipped: readonly VqaSample[];
   data: ViltBatch;
 }
@@ -68,7 +74,10 @@ export class Batcher {
     this.batchesPerEpoch = Math.ceil(dataset.size / options.batchSize);
   }
 
-  /** Makes one batch of the given samples; samples with unusable pictures are left out and noted in the data set's report. */
+  /**
+   * Makes one batch of the given samples; samples with unusable pictures are left out and noted in the data
+   * set's report.
+   */
   async make(samples: readonly VqaSample[], number = 0): Promise<VqaBatch | undefined> {
     const { images, tokenizer, answers } = this.#options;
     const loaded = await Promise.all(samples.map((sample) => this.#pictureOf(sample)));
@@ -99,8 +108,8 @@ export class Batcher {
   }
 
   /**
-   * The batches of one epoch, in order; the next `prefetch` are prepared while the caller works on one. A batch without a
-   * single usable picture is left out.
+   * The batches of one epoch, in order; the next `prefetch` are prepared while the caller works on one. A
+   * batch without a single usable picture is left out.
    * @throws DuetError CANCELLED when the signal is aborted, CORRUPT when no batch had a usable picture
    */
   async *epoch(options: EpochOptions = {}): AsyncGenerator<VqaBatch, void, undefined> {

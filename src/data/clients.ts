@@ -9,8 +9,9 @@
  * answers.json                       optional: {"answers": [...]}, a common answer vocabulary
  * ```
  *
- * A view is one way to divide the questions: `style` gives every part to one client, `function` divides by what is asked.
- * The parts are those with a questions file of the split. Each question belongs to one part; ids are unique over all parts.
+ * A view is one way to divide the questions: `style` gives every part to one client, `function` divides by
+ * what is asked. The parts are those with a questions file of the split. Each question belongs to one part;
+ * ids are unique over all parts.
  */
 
 import { readdir } from 'node:fs/promises';
@@ -73,8 +74,8 @@ export async function loadParts(folder: string, options: PartOptions): Promise<V
 }
 
 /**
- * Reads the clients of a view, by name, in the order of the file. Questions of parts that are not wanted are left out,
- * and clients that have none left with them.
+ * Reads the clients of a view, by name, in the order of the file. Questions of parts that are not wanted are
+ * left out, and clients that have none left with them.
  * @throws DuetError NOT_FOUND when there is no such view or part, CORRUPT when the file is not of the format,
  *   INVALID_ARGUMENT when a client has no usable question
  */

@@ -1,8 +1,11 @@
-/** Doing many small asynchronous things a few at a time: enough for libuv's threads, not all at once in memory. */
+/**
+ * Doing many small asynchronous things a few at a time: enough for libuv's threads, not all at once in
+ * memory.
+ */
 
 /**
- * Runs `work` for every item, at most `limit` at a time, in order of start. After a failure nothing more is started; the
- * promise rejects with it once everything running has ended.
+ * Runs `work` for every item, at most `limit` at a time, in order of start. After a failure nothing more is
+ * started; the promise rejects with it once everything running has ended.
  */
 export async function forEachAtOnce<T>(
   items: Iterable<T>,

@@ -1,4 +1,7 @@
-/** Reading and writing the small text files of a data set, with errors that say which file and what it was for. */
+/**
+ * Reading and writing the small text files of a data set, with errors that say which file and what it was
+ * for.
+ */
 
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';

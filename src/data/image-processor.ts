@@ -1,10 +1,11 @@
 /**
  * The image processor of ViLT: what `preprocessor_config.json` says, done in native code.
  *
- * Shorter side to `shortestEdge`, longer side at most `longestEdge` (the 1333/800 rule), both floored to a multiple of
- * `sizeDivisor` (one multiple at least), Pillow's bicubic, bytes / 255, (x - mean) / std, padding with 0 at the right and the
- * bottom of the batch, a mask that is 1 on real pixels. Resized pictures are cached as bytes; only the last step is repeated each epoch.
- * Source: ViltImageProcessor of Hugging Face transformers.
+ * Shorter side to `shortestEdge`, longer side at most `longestEdge` (the 1333/800 rule), both floored to a
+ * multiple of `sizeDivisor` (one multiple at least), Pillow's bicubic, bytes / 255, (x - mean) / std, padding
+ * with 0 at the right and the bottom of the batch, a mask that is 1 on real pixels. Resized pictures are
+ * cached as bytes; only the last step is repeated each epoch. Source: ViltImageProcessor of Hugging Face
+ * transformers.
  */
 
 import { join } from 'node:path';
@@ -198,7 +199,8 @@ export class ImageProcessor {
   }
 
   /**
-   * One picture file decoded and resized, from the cache when it is there. The bytes are shared: do not write to them.
+   * One picture file decoded and resized, from the cache when it is there. The bytes are shared: do not write
+   * to them.
    * @throws DuetError as `decodePicture`
    */
   async resized(path: string): Promise<ResizedPicture> {

@@ -1,10 +1,10 @@
 /**
  * Picture files to 8-bit RGB, and a cache of them.
  *
- * Decoding gives what Pillow's `convert('RGB')` gives: palettes expanded, grey repeated over the three channels, alpha
- * dropped (not blended), the upper byte of 16-bit samples, no colour profile and no rotation applied, the first frame of
- * an animation. It runs on libuv's worker threads (through sharp), never on the event loop. CMYK pictures are converted by libvips, which
- * differs slightly from Pillow.
+ * Decoding gives what Pillow's `convert('RGB')` gives: palettes expanded, grey repeated over the three
+ * channels, alpha dropped (not blended), the upper byte of 16-bit samples, no colour profile and no rotation
+ * applied, the first frame of an animation. It runs on libuv's worker threads (through sharp), never on the
+ * event loop. CMYK pictures are converted by libvips, which differs slightly from Pillow.
  */
 
 import { readFile, stat } from 'node:fs/promises';
@@ -24,7 +24,10 @@ export interface Picture {
 export class PictureError extends DuetError {}
 
 export interface DecodeOptions {
-  /** Pictures of more pixels are refused before they are decoded ("decompression bombs"). Default 64 Mi (8192 x 8192). */
+  /**
+   * Pictures of more pixels are refused before they are decoded ("decompression bombs"). Default 64 Mi (8192
+   * x 8192).
+   */
   maxPixels?: number;
   /** Larger files are refused before they are read. Default 256 MiB. */
   maxFileBytes?: number;
@@ -35,8 +38,8 @@ const DEFAULT_MAX_FILE_BYTES = 256 * 1024 * 1024;
 
 /**
  * Decodes a picture file (PNG, JPEG, WebP, GIF, TIFF, AVIF, SVG) or its bytes to RGB.
- * @throws PictureError NOT_FOUND, IO (the file cannot be read), CORRUPT (damaged, cut short or no picture at all),
- *   UNSUPPORTED (more than `maxPixels` or `maxFileBytes`)
+ * @throws PictureError NOT_FOUND, IO (the file cannot be read), CORRUPT (damaged, cut short or no picture at
+ *   all), UNSUPPORTED (more than `maxPixels` or `maxFileBytes`)
  */
 export async function decodePicture(
   source: string | Uint8Array,

@@ -2,9 +2,9 @@
  * Philox 4x32-10 in TypeScript, the same counter-based generator as `native/core/philox.h`
  * (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
  *
- * Every draw is a pure function of (seed, stream, counter): the key is the seed, the upper 64 bits of the counter are
- * the stream, the lower 64 bits count blocks of four words. An order of samples is therefore named by two numbers and
- * needs no state in a checkpoint.
+ * Every draw is a pure function of (seed, stream, counter): the key is the seed, the upper 64 bits of the
+ * counter are the stream, the lower 64 bits count blocks of four words. An order of samples is therefore
+ * named by two numbers and needs no state in a checkpoint.
  */
 
 import { DuetError } from '../errors.js';
@@ -96,7 +96,10 @@ export class Random {
     return low + (high - low) * this.uniform();
   }
 
-  /** Uniform integer in [0, count), without bias (words past the last whole multiple of `count` are drawn again). */
+  /**
+   * Uniform integer in [0, count), without bias (words past the last whole multiple of `count` are drawn
+   * again).
+   */
   below(count: number): number {
     if (!Number.isInteger(count) || count < 1 || count > TWO_32) {
       throw new DuetError(

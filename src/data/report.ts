@@ -1,8 +1,8 @@
 /**
  * What was left out of a data set, and why.
  *
- * A single bad sample costs itself, not the run: it is skipped, counted here by reason, and shown with a few examples. Each
- * question is counted once, however often it is met.
+ * A single bad sample costs itself, not the run: it is skipped, counted here by reason, and shown with a few
+ * examples. Each question is counted once, however often it is met.
  */
 
 export type SkipReason =

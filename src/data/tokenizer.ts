@@ -1,9 +1,10 @@
 /**
  * BERT word pieces: text to token ids for ViLT's text embedding.
  *
- * Lower case, accents stripped, ideographs and punctuation apart, greedy longest-match pieces, `[CLS] ... [SEP]`,
- * truncation from the right, padding with `[PAD]`. The pieces come from `@huggingface/tokenizers` (see `word-pieces.ts`);
- * truncation and padding, which that library leaves to its caller, are done here. A plain `vocab.txt` is enough.
+ * Lower case, accents stripped, ideographs and punctuation apart, greedy longest-match pieces, `[CLS] ...
+ * [SEP]`, truncation from the right, padding with `[PAD]`. The pieces come from `@huggingface/tokenizers`
+ * (see `word-pieces.ts`); truncation and padding, which that library leaves to its caller, are done here. A
+ * plain `vocab.txt` is enough.
  */
 
 import { join } from 'node:path';
@@ -18,7 +19,9 @@ import {
 import { WordPieces } from './word-pieces.js';
 
 export interface EncodeOptions {
-  /** Largest number of tokens of a text, `[CLS]` and `[SEP]` included; 2 or more. Longer texts lose their end. */
+  /**
+   * Largest number of tokens of a text, `[CLS]` and `[SEP]` included; 2 or more. Longer texts lose their end.
+   */
   maxLength: number;
   /** Pad to the longest text of the call (default) or to `maxLength`. */
   padTo?: 'longest' | 'max';

@@ -1,9 +1,10 @@
 /**
  * A word-piece vocabulary: the list of tokens whose position is their id (`vocab.txt`, one token a line).
  *
- * It is read from a file of the BERT layout or made from the questions of a data set: the special tokens, every
- * character on its own and as a `##` continuation, then whole words by frequency. Whole words keep questions short;
- * characters spell out everything else, so that a word never seen is unknown only if one of its characters is.
+ * It is read from a file of the BERT layout or made from the questions of a data set: the special tokens,
+ * every character on its own and as a `##` continuation, then whole words by frequency. Whole words keep
+ * questions short; characters spell out everything else, so that a word never seen is unknown only if one of
+ * its characters is.
  */
 
 import { DuetError } from '../errors.js';
@@ -11,7 +12,9 @@ import { readText, writeText } from './files.js';
 import { MAX_WORD_LENGTH, SPECIAL_TOKENS, WordPieces } from './word-pieces.js';
 
 export interface VocabularyOptions {
-  /** Largest number of tokens, special tokens and characters included; rarer words are spelt. Default 30522. */
+  /**
+   * Largest number of tokens, special tokens and characters included; rarer words are spelt. Default 30522.
+   */
   size?: number;
   /** Words seen fewer times are spelt. Default 1. */
   minCount?: number;
@@ -20,9 +23,9 @@ export interface VocabularyOptions {
 }
 
 /**
- * Makes a vocabulary from texts. Deterministic: characters in code point order, words by falling frequency and, among
- * equals, in code point order. ASCII letters, digits and punctuation are always included so that new questions can be
- * spelt.
+ * Makes a vocabulary from texts. Deterministic: characters in code point order, words by falling frequency
+ * and, among equals, in code point order. ASCII letters, digits and punctuation are always included so that
+ * new questions can be spelt.
  * @throws DuetError INVALID_ARGUMENT when there is no text or `size` does not even hold the characters
  */
 export function makeVocabulary(texts: Iterable<string>, options: VocabularyOptions = {}): string[] {
@@ -86,7 +89,8 @@ function byCodePoint(a: string, b: string): number {
 }
 
 /**
- * Reads `vocab.txt`: one token a line, the line number is the id. As in BERT, a token on two lines has the later id.
+ * Reads `vocab.txt`: one token a line, the line number is the id. As in BERT, a token on two lines has the
+ * later id.
  * @throws DuetError NOT_FOUND or IO when the file cannot be read, CORRUPT when it misses a special token
  */
 export async function readVocabulary(path: string): Promise<string[]> {

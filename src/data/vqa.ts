@@ -1,9 +1,10 @@
 /**
  * Questions about pictures in the JSON format of VQA v2.
  *
- * Two files make a data set: `{"questions": [{question_id, image_id, question}]}` and `{"annotations": [{question_id,
- * answers: [{answer}], multiple_choice_answer}]}` (`question_type` and `answer_type` are kept when there), plus the
- * pictures. Bad single entries are skipped and counted (`report`); a set without one usable question is an error.
+ * Two files make a data set: `{"questions": [{question_id, image_id, question}]}` and `{"annotations":
+ * [{question_id, answers: [{answer}], multiple_choice_answer}]}` (`question_type` and `answer_type` are kept
+ * when there), plus the pictures. Bad single entries are skipped and counted (`report`); a set without one
+ * usable question is an error.
  */
 
 import { DuetError, throwIfAborted } from '../errors.js';
@@ -64,8 +65,8 @@ export class VqaDataset {
 
   /**
    * Reads a data set. Pictures are looked up, not yet decoded (see `withSoundPictures`).
-   * @throws DuetError NOT_FOUND or IO for a file that cannot be read, CORRUPT for one that is not of the format,
-   *   INVALID_ARGUMENT when no usable question is left
+   * @throws DuetError NOT_FOUND or IO for a file that cannot be read, CORRUPT for one that is not of the
+   *   format, INVALID_ARGUMENT when no usable question is left
    */
   static async load(files: VqaFiles): Promise<VqaDataset> {
     const name = files.name ?? files.questions;
@@ -153,8 +154,8 @@ export class VqaDataset {
   }
 
   /**
-   * The samples with these ids, in the order of the list. Ids that were skipped before stay counted under their
-   * reason, ids that were never there are counted as `unknown question` (unless `ignoreUnknown`).
+   * The samples with these ids, in the order of the list. Ids that were skipped before stay counted under
+   * their reason, ids that were never there are counted as `unknown question` (unless `ignoreUnknown`).
    */
   subset(
     questionIds: Iterable<number>,
@@ -184,8 +185,9 @@ export class VqaDataset {
   }
 
   /**
-   * The samples a classifier over `answers` can learn from: those with at least one known answer. The others are
-   * skipped and counted, as the published VQA code does. For evaluation keep them all: they count as wrong.
+   * The samples a classifier over `answers` can learn from: those with at least one known answer. The others
+   * are skipped and counted, as the published VQA code does. For evaluation keep them all: they count as
+   * wrong.
    */
   forTraining(answers: AnswerVocabulary): VqaDataset {
     const skipped = new SkipReport();
@@ -262,7 +264,10 @@ function textOf(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
 
-/** The answers of an annotation; one `multiple_choice_answer` without a list counts as given by all ten people. */
+/**
+ * The answers of an annotation; one `multiple_choice_answer` without a list counts as given by all ten
+ * people.
+ */
 function answersOf(annotation: Entry): Pick<VqaSample, 'answer' | 'counts'> | undefined {
   const list = Array.isArray(annotation.answers) ? annotation.answers : [];
   const given = list

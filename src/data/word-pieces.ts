@@ -2,9 +2,9 @@
  * A typed face of `@huggingface/tokenizers` for BERT: settings in, words and ids out.
  *
  * The settings are the content of the `tokenizer.json` that would come with the vocabulary: BertNormalizer,
- * BertPreTokenizer, WordPiece with words of at most 100 characters, the `[CLS] A [SEP]` template. One difference of the library
- * is mended on the way in: BERT puts spaces around every ideograph, the library looks at UTF-16 units and misses those outside the
- * basic plane, so they are set apart here first.
+ * BertPreTokenizer, WordPiece with words of at most 100 characters, the `[CLS] A [SEP]` template. One
+ * difference of the library is mended on the way in: BERT puts spaces around every ideograph, the library
+ * looks at UTF-16 units and misses those outside the basic plane, so they are set apart here first.
  */
 
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';

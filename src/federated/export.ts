@@ -1,11 +1,10 @@
 /** A client's tuned parameters as files, under the names of the published FedDAT state dict. */
 
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ioError } from '../errors.js';
 import { publishedName } from '../models/names.js';
 import type { Vilt } from '../models/vilt.js';
 import { native, type TensorData, type Tensors } from '../native.js';
+import { makeFolder } from '../run/files.js';
 import type { FederatedClient } from './client.js';
 
 /** @returns paths by client */
@@ -15,11 +14,7 @@ export async function exportClients(
   about: Record<string, string | number>,
   folder: string,
 ): Promise<Map<string, string>> {
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw ioError(error, `make the folder ${folder}`);
-  }
+  await makeFolder(folder, `make the folder ${folder}`);
   const paths = new Map<string, string>();
   for (const [index, { client, tensors }] of clients.entries()) {
     const published: Record<string, TensorData> = {};

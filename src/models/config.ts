@@ -35,7 +35,7 @@ export const viltConfigSchema = z.looseObject({
   num_channels: z.literal(3, 'Expected 3, for pictures are RGB,').default(3),
   qkv_bias: z.boolean().default(true),
   max_image_length: z
-    .union([z.literal(-1), z.null()], 'Expected -1 (drawing patches at random is not in this version)')
+    .union([z.literal(-1), z.null()], 'Expected -1 (no patches drawn at random)')
     .default(-1),
 });
 

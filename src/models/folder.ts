@@ -2,11 +2,11 @@
 
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { writePictureSpec } from '../data/image-processor.js';
 import { ioError } from '../errors.js';
 import { native } from '../native.js';
+import { makeFolder } from '../run/files.js';
 import { writeViltConfig } from './config.js';
 import { HEADS_FILE } from './heads.js';
 import { isBackbone, isHead } from './names.js';
@@ -14,11 +14,7 @@ import type { Vilt } from './vilt.js';
 
 /** See `Vilt.save`. Weights are written last, so that a folder with weights is complete. */
 export async function saveVilt(model: Vilt, folder: string): Promise<void> {
-  try {
-    await mkdir(folder, { recursive: true });
-  } catch (error) {
-    throw ioError(error, `make the model folder ${folder}`);
-  }
+  await makeFolder(folder, `make the model folder ${folder}`);
   await writeViltConfig(folder, model.config);
   await writePictureSpec(folder, model.pictures);
   if (model.tokenizer) await model.tokenizer.save(folder);

@@ -49,11 +49,11 @@ export function questionTypeTable(results: readonly RunResult[], format: TableFo
       ),
     ];
   });
-  return drawn(
-    ['question type', 'questions', ...columns.map((column) => `${column.strategy} ${column.evaluation}`)],
-    rows,
-    format,
+  const many = (strategy: string) => columns.filter((column) => column.strategy === strategy).length > 1;
+  const head = columns.map(({ strategy, evaluation }) =>
+    many(strategy) ? `${strategy} ${evaluation}` : strategy,
   );
+  return drawn(['question type', 'questions', ...head], rows, format);
 }
 
 interface Row {

@@ -1,8 +1,38 @@
 /** Small files of a run folder, written so that a crash leaves the old or the new content, never half of one. */
 
-import { open, readFile, rename } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { codeOf, DuetError, ioError } from '../errors.js';
+
+/** Makes a folder and those above it. @param what of the message of a failure, e.g. `make the run folder x` */
+export async function makeFolder(path: string, what: string, hint?: string): Promise<void> {
+  try {
+    await makeFolders(path);
+  } catch (error) {
+    throw ioError(error, what, hint);
+  }
+}
+
+/** mkdir's own `recursive` never returns on file systems that refuse new folders with ENOENT, such as /proc. */
+async function makeFolders(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
+    const above = dirname(path);
+    if (code !== 'ENOENT' || above === path || (await isFolder(above))) throw error;
+    await makeFolders(above);
+    await makeFolders(path);
+  }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+}
 
 /** Writes beside, flushes to the disk, renames. */
 export async function writeAtomic(path: string, text: string): Promise<void> {

@@ -12,14 +12,14 @@
  * finds its last complete checkpoint, cuts the metrics behind it and does the rest again, with the same numbers.
  */
 
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { DuetError, ioError, messageOf } from '../errors.js';
+import { DuetError, messageOf } from '../errors.js';
 import { native, type TensorData } from '../native.js';
 import { validated } from '../validation.js';
 import { differences } from './differences.js';
-import { parseJson, readIfThere, writeAtomic } from './files.js';
+import { makeFolder, parseJson, readIfThere, writeAtomic } from './files.js';
 import { type Lock, lockFolder } from './lock.js';
 import { MetricsFile } from './metrics.js';
 import { versions } from './versions.js';
@@ -68,11 +68,11 @@ export class RunFolder<Line extends { number: number }> {
     path: string,
     options: RunFolderOptions,
   ): Promise<RunFolder<Line>> {
-    try {
-      await mkdir(join(path, 'checkpoints'), { recursive: true });
-    } catch (error) {
-      throw ioError(error, `make the run folder ${path}`, 'choose a folder that can be written');
-    }
+    await makeFolder(
+      join(path, 'checkpoints'),
+      `make the run folder ${path}`,
+      'choose a folder that can be written',
+    );
     const folder = new RunFolder<Line>(path, await lockFolder(path), options.keep);
     try {
       await folder.#checkConfig(options);
@@ -134,7 +134,7 @@ export class RunFolder<Line extends { number: number }> {
     } catch (error) {
       throw await this.#explained(error, line.number);
     }
-    const old = (await this.rounds()).filter((round) => round !== best).slice(0, -this.#keep);
+    const old = (await this.rounds()).slice(0, -this.#keep).filter((round) => round !== best);
     for (const round of old) await rm(this.checkpointPath(round), { force: true });
   }
 

@@ -97,6 +97,25 @@ const selfSettings: Setting[] = [
       [11, 18, 11, 18],
     ],
   },
+  {
+    name: 'rows that are only keys',
+    queries: 20,
+    keys: 20,
+    heads: 2,
+    headSize: 4,
+    spans: [
+      [2, 5, 0, 12],
+      [15, 16, 12, 20],
+    ],
+  },
+  {
+    name: 'rows that are only queries',
+    queries: 20,
+    keys: 20,
+    heads: 2,
+    headSize: 4,
+    spans: [[0, 20, 3, 9]],
+  },
   { name: 'a key mask', queries: 19, keys: 19, heads: 3, headSize: 4, keyMask: everyThird(19) },
   {
     name: 'a key mask over sequences',

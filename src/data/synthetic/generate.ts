@@ -1,9 +1,10 @@
 /**
  * Writes a whole data set of drawn pictures: the layout that `loadClients` reads, in VQA v2 format.
  *
- * One part is the neutral style, for training a backbone; it belongs to no client. Every other style is one client of the
- * view `style`; the view `function` divides the same questions by their type. With other settings equal, picture n of a style depends on n
- * alone, so a larger set begins with the pictures of a smaller one. Drawing runs on worker threads.
+ * One part is the neutral style, for training a backbone; it belongs to no client. Every other style is one
+ * client of the view `style`; the view `function` divides the same questions by their type. With other
+ * settings equal, picture n of a style depends on n alone, so a larger set begins with the pictures of a
+ * smaller one. Drawing runs on worker threads.
  */
 
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -43,7 +44,7 @@ const settingsSchema = z.strictObject({
   /** Pictures of each client for training and for validation. */
   pictures: z.strictObject({ train: count(), val: count() }).default({ train: 240, val: 60 }),
   /** Pictures of the neutral style. */
-  neutralPictures: z.strictObject({ train: count(), val: count() }).default({ train: 1200, val: 120 }),
+  neutralPictures: z.strictObject({ train: count(), val: count() }).default({ train: 4000, val: 150 }),
   /** Questions asked about each picture. */
   questionsPerPicture: z.number().int().min(1).max(5).default(3),
   /** How much clients differ in what is asked and shown: 0 not at all, 1 as far as it goes. */
@@ -86,7 +87,8 @@ interface Job {
 
 /**
  * Makes the set in `folder`. A folder that already holds exactly this set is left as it is.
- * @throws DuetError INVALID_ARGUMENT for impossible settings or a folder with another set, IO or DISK_FULL, CANCELLED
+ * @throws DuetError INVALID_ARGUMENT for impossible settings or a folder with another set, IO or DISK_FULL,
+ *   CANCELLED
  */
 export async function generateSynthetic(
   folder: string,

@@ -1,4 +1,6 @@
-/** From the outlines of a shape to SVG paths: turned, scaled, moved and, for hand-drawn styles, bent a little. */
+/**
+ * From the outlines of a shape to SVG paths: turned, scaled, moved and, for hand-drawn styles, bent a little.
+ */
 
 import type { Random } from '../random.js';
 import type { Placement } from './scene.js';
@@ -29,8 +31,8 @@ export function closedPath(points: readonly Point[]): string {
 }
 
 /**
- * A hand-drawn version of a closed outline: points every unit or two, pushed about by slow waves of the given size, and
- * overlapping a little where the pen comes back.
+ * A hand-drawn version of a closed outline: points every unit or two, pushed about by slow waves of the given
+ * size, and overlapping a little where the pen comes back.
  */
 export function handDrawn(points: readonly Point[], size: number, random: Random): string {
   const dense = subdivided(points, 3);

@@ -1,8 +1,9 @@
 /**
  * Questions about a scene, with answers that are known because the scene is.
  *
- * Five types: `object` (what is it), `color`, `count`, `verify` (yes or no, each as often), and `direction` for things that point. A mix
- * says how often each type is asked; clients with different mixes have different tasks and different answers.
+ * Five types: `object` (what is it), `color`, `count`, `verify` (yes or no, each as often), and `direction`
+ * for things that point. A mix says how often each type is asked; clients with different mixes have different
+ * tasks and different answers.
  */
 
 import type { Random } from '../random.js';
@@ -137,8 +138,8 @@ function withArticle(name: string): string {
 }
 
 /**
- * The mix of a client. Without heterogeneity everybody asks alike; with 1 a client asks only the two types that are its own.
- * Neighbouring clients share one of them.
+ * The mix of a client. Without heterogeneity everybody asks alike; with 1 a client asks only the two types
+ * that are its own. Neighbouring clients share one of them.
  */
 export function mixOf(client: number, heterogeneity: number): QuestionMix {
   const types = QUESTION_TYPES.length;

@@ -1,7 +1,8 @@
 /**
  * What a picture shows, before any style: one to four things of one kind and color, placed without touching.
  *
- * Everything is drawn at random from the generator of the picture, so that a picture depends on its seed and number alone.
+ * Everything is drawn at random from the generator of the picture, so that a picture depends on its seed and
+ * number alone.
  */
 
 import type { Random } from '../random.js';
@@ -97,7 +98,10 @@ export function drawScene(random: Random, shapeWeights: readonly number[]): Scen
     : { shape, color, placements };
 }
 
-/** Chances of the shapes: those that point come more often (they alone can be asked for it), favourites `favour` times. */
+/**
+ * Chances of the shapes: those that point come more often (they alone can be asked for it), favourites
+ * `favour` times.
+ */
 export function shapeWeights(favourites: ReadonlySet<string>, favour: number): number[] {
   return SHAPES.map(({ name, pointing }) => (pointing ? 1.6 : 1) * (favourites.has(name) ? favour : 1));
 }

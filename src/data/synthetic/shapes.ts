@@ -1,9 +1,10 @@
 /**
- * The things that are drawn: outlines as lists of points, so that every style can bend, fill and stroke them its own way.
+ * The things that are drawn: outlines as lists of points, so that every style can bend, fill and stroke them
+ * its own way.
  *
- * A shape lives in the square from -1 to 1 (x to the right, y down) and is made of parts, painted in order. `body` is the
- * main area, `shade` a darker and `light` a lighter area of the same color, `ink` a small dark detail. Shapes with a direction point to the
- * right; the scene turns them.
+ * A shape lives in the square from -1 to 1 (x to the right, y down) and is made of parts, painted in order.
+ * `body` is the main area, `shade` a darker and `light` a lighter area of the same color, `ink` a small dark
+ * detail. Shapes with a direction point to the right; the scene turns them.
  */
 
 export type Point = readonly [x: number, y: number];

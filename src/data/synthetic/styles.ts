@@ -1,8 +1,10 @@
 /**
- * The drawing styles: the same scene as a plain, printed, outlined, modelled, sketched, pixelled or glowing picture.
+ * The drawing styles: the same scene as a plain, printed, outlined, modelled, sketched, pixelled or glowing
+ * picture.
  *
- * A style is one function from a scene to SVG of 100 x 100 units. `plain` is the neutral style that a backbone is trained on; the
- * others are the clients. Styles differ in background, fill, line, light and texture, never in what is shown.
+ * A style is one function from a scene to SVG of 100 x 100 units. `plain` is the neutral style that a
+ * backbone is trained on; the others are the clients. Styles differ in background, fill, line, light and
+ * texture, never in what is shown.
  */
 
 import type { Random } from '../random.js';

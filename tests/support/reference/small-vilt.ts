@@ -1,17 +1,20 @@
 // Models small enough for a double-precision reference, with every weight away from 0 and 1, and batches made of single
 // samples, so that the same samples can be padded in different ways.
 
-import { afterAll } from 'vitest';
+import { afterAll, expect } from 'vitest';
 import {
+  type AdapterMode,
   type NativeVilt,
   type NativeViltOptions,
   native,
+  type StepResult,
   type Tensors,
+  type TrainingOptions,
   type ViltBatch,
   type ViltShape,
 } from '../../../src/native.js';
 import { tinyShape } from '../../native-support.js';
-import { centralDifference, expectEachClose, places } from './check.js';
+import { centralDifference, expectEachClose, FP32, places } from './check.js';
 import { largest, normals, sizeOf, uniform } from './numbers.js';
 import type { Parameters } from './vilt.js';
 
@@ -73,6 +76,28 @@ export const readAll = (model: NativeVilt): Promise<Tensors> =>
 export function inDouble(values: Tensors): Parameters {
   return Object.fromEntries(Object.entries(values).map(([name, data]) => [name, Float64Array.from(data)]));
 }
+
+export const MODES: AdapterMode[] = ['none', 'adapter_0', 'adapter_1', 'gated'];
+
+/** Models that differ in one thing each. */
+export const settings: { name: string; changes: Partial<ViltShape> }[] = [
+  { name: 'two layers', changes: {} },
+  { name: 'one layer', changes: { layers: 1 } },
+  { name: 'no bias of queries, keys and values', changes: { qkvBias: false } },
+  { name: 'three modality types', changes: { modalityTypes: 3 } },
+  { name: 'one head, one channel', changes: { heads: 1, channels: 1 } },
+  { name: 'pictures of one patch', changes: { imageSize: 4, maxPositionEmbeddings: 10, typeVocabSize: 1 } },
+  { name: 'odd sizes', changes: { hiddenSize: 15, heads: 5, intermediateSize: 17, layers: 3 } },
+  { name: 'a wide norm epsilon', changes: { layerNormEps: 0.1 } },
+];
+
+/** Options of a training at a constant rate; tests change what they are about. */
+export const training: TrainingOptions = {
+  method: 'feddat',
+  task: TASK,
+  optimizer: { learningRate: 1e-3, betas: [0.9, 0.98], epsilon: 1e-8, weightDecay: 0.1 },
+  schedule: { kind: 'constant', warmupSteps: 0, maxSteps: 1000 },
+};
 
 export interface Sample {
   ids: number[];
@@ -181,5 +206,49 @@ export function expectGradients(
     const wanted = chosen.map((i) => centralDifference(p[name]!, i, loss));
     const got = chosen.map((i) => gradient[i]!);
     expectEachClose(got, wanted, 0, `gradient of ${name}`, tolerance * Math.max(most, least));
+  }
+}
+
+/** What a training leaves behind: the result of every step, the parameters and the optimizer's state. */
+export interface Run {
+  results: StepResult[];
+  parameters: Tensors;
+  state: Tensors;
+}
+
+/**
+ * Runs whose products add in different orders. Losses and averages of gradients agree to FP32. Adam divides a gradient by
+ * its own size, so an element whose gradient is near the rounding of its tensor may take another step: an update is at
+ * most the sum of the learning rates, and all but 1 % of the elements agree to 1e-3 of it.
+ */
+export function expectNearRuns(actual: Run, expected: Run): void {
+  const losses = ({ results }: Run) =>
+    results.flatMap(({ loss, feddat }) => [loss, ...Object.values(feddat ?? {})]);
+  expectEachClose(losses(actual), losses(expected), FP32, 'losses', 1e-6);
+  expect(actual.results.map((r) => r.learningRates)).toEqual(expected.results.map((r) => r.learningRates));
+  expect(actual.results.map((r) => r.correct)).toEqual(expected.results.map((r) => r.correct));
+  const moved = expected.results.flatMap((r) => r.learningRates).reduce((a, b) => a + b, 0);
+  let [different, count] = [0, 0];
+  for (const [name, values] of Object.entries(expected.parameters)) {
+    const distances = values.map((value, i) => Math.abs(value - actual.parameters[name]![i]!));
+    expect(largest(distances), name).toBeLessThan(2 * moved);
+    different += distances.filter(
+      (distance, i) => distance > 1e-3 * moved + 1e-6 * Math.abs(values[i]!),
+    ).length;
+    count += values.length;
+  }
+  expect(different / count).toBeLessThan(0.01);
+  const tops: Record<string, number> = {};
+  const kind = (name: string) => name.slice(name.lastIndexOf('.'));
+  for (const [name, values] of Object.entries(expected.state))
+    tops[kind(name)] = Math.max(tops[kind(name)] ?? 0, largest(values));
+  for (const [name, values] of Object.entries(expected.state)) {
+    expectEachClose(
+      actual.state[name]!,
+      values,
+      0,
+      name,
+      10 * FP32 * Math.max(largest(values), 1e-3 * tops[kind(name)]!),
+    );
   }
 }

@@ -1,0 +1,137 @@
+// What the two CPU attention kernels share: scratch memory, dropout and masks, the softmax of a block of
+// rows and its gradient.
+#pragma once
+
+#include <omp.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include "core/philox.h"
+#include "ops/attention.h"
+#include "ops/simd.h"
+
+namespace duet::cpu::DUET_ISA {
+
+/// Query rows whose scores exist at one time.
+constexpr int64_t kQueryBlock = 48;
+
+inline int64_t roundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+/// Scratch for every thread, taken before the parallel region so that running out of memory is an
+/// error and not the end of the process.
+struct Scratch {
+  float* data;
+  int64_t each;
+  explicit Scratch(int64_t count) : each(roundUp(count + 256, 16)) {
+    data = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(each * omp_get_max_threads()) * 4));
+    if (!data) fail(Code::Internal, "Out of memory: attention needs ", each * 4, " bytes of scratch a thread");
+  }
+  ~Scratch() { std::free(data); }
+};
+
+/// Hands out one thread's share.
+struct Share {
+  float* next;
+  explicit Share(const Scratch& scratch) : next(scratch.data + scratch.each * omp_get_thread_num()) {}
+  float* take(int64_t count) {
+    float* result = next;
+    next += roundUp(count, 16);
+    return result;
+  }
+};
+
+template <typename T>
+void storeHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, const float* from,
+               int64_t width) {
+  for (int64_t r = 0; r < rows; ++r) {
+    T* to = static_cast<T*>(m.data) + (row + r) * m.stride + head * size;
+    const float* in = from + r * width;
+#pragma omp simd
+    for (int64_t i = 0; i < size; ++i) writeAs(to, i, in[i]);
+  }
+}
+
+/// Keep factors of one row of probabilities: 0 or 1 / (1 - p).
+inline void dropoutRow(const AttentionShape& s, int64_t head, int64_t queryRow, int64_t keys, float* factors) {
+  const Philox generator{s.seed, s.stream};
+  const uint64_t line = static_cast<uint64_t>(queryRow * s.heads + head) << 20;  // up to 4M keys a row
+  const float kept = 1.0f / (1.0f - s.dropout);
+  for (int64_t j = 0; j < keys; j += 4) {
+    const auto words = generator.words(line + static_cast<uint64_t>(j / 4));
+    for (int64_t i = 0; i < 4 && j + i < keys; ++i)
+      factors[j + i] = Philox::uniform(words[static_cast<size_t>(i)]) >= s.dropout ? kept : 0.0f;
+  }
+}
+
+inline void hideKeys(const uint8_t* mask, float* row, int64_t keys) {
+  if (!mask) return;
+  for (int64_t j = 0; j < keys; ++j)
+    if (!mask[j]) row[j] = -std::numeric_limits<float>::infinity();
+}
+
+inline int64_t longest(const AttentionShape& s) {
+  int64_t keys = 0;
+  for (int64_t i = 0; i < s.sequences; ++i) {
+    const int64_t n = s.spans[i].keyEnd - s.spans[i].keyBegin;
+    keys = n > keys ? n : keys;
+  }
+  return keys;
+}
+
+/// Scores of some query rows become probabilities (after dropout); keeps the log of the sum of exponentials.
+inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row, int64_t rows,
+                        float factor, float* scores, int64_t width, float* keep, float* logSum) {
+  const int64_t keys = span.keyEnd - span.keyBegin;
+  for (int64_t r = 0; r < rows; ++r) {
+    float* line = scores + r * width;
+    hideKeys(s.keyMask ? s.keyMask + span.keyBegin : nullptr, line, keys);
+    float top = -std::numeric_limits<float>::infinity();
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < keys; ++j) top = line[j] > top ? line[j] : top;
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < keys; ++j) {
+      line[j] = fastExp((line[j] - top) * factor);
+      sum += line[j];
+    }
+    const float inverse = 1.0f / sum;
+#pragma omp simd
+    for (int64_t j = 0; j < keys; ++j) line[j] *= inverse;
+    if (logSum) logSum[(row + r) * s.heads + head] = top * factor + std::log(sum);
+    if (s.dropout > 0.0f) {
+      dropoutRow(s, head, row + r, keys, keep);
+      for (int64_t j = 0; j < keys; ++j) line[j] *= keep[j];
+    }
+  }
+}
+
+/// Scores `p` and gradients `dp` of the probabilities of some rows become D (the probabilities after dropout) and dS.
+inline void softmaxGradientRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
+                                int64_t rows, float factor, float* p, float* dp, int64_t width, float* keep,
+                                const float* logSums) {
+  const int64_t keys = span.keyEnd - span.keyBegin;
+  for (int64_t r = 0; r < rows; ++r) {
+    float* line = p + r * width;
+    float* gradient = dp + r * width;
+    const float logSum = logSums[(row + r) * s.heads + head];
+    hideKeys(s.keyMask ? s.keyMask + span.keyBegin : nullptr, line, keys);
+    if (s.dropout > 0.0f) {
+      dropoutRow(s, head, row + r, keys, keep);
+      for (int64_t j = 0; j < keys; ++j) gradient[j] *= keep[j];
+    }
+    float dot = 0.0f;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t j = 0; j < keys; ++j) {
+      line[j] = fastExp(line[j] * factor - logSum);
+      dot += line[j] * gradient[j];
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < keys; ++j) gradient[j] = line[j] * (gradient[j] - dot) * factor;
+    if (s.dropout > 0.0f)
+      for (int64_t j = 0; j < keys; ++j) line[j] *= keep[j];
+  }
+}
+
+}  // namespace duet::cpu::DUET_ISA
