@@ -24,7 +24,8 @@ void Tape::give(int slot, Tensor gradient) {
     return;
   }
   if (held.dtype() != DType::f32 || gradient.dtype() != DType::f32 || held.elements() != gradient.elements())
-    fail(Code::Internal, "Gradients of ", held.shape().text(), " and ", gradient.shape().text(), " cannot be added");
+    fail(Code::Internal, "Gradients of ", held.shape().text(), " and ", gradient.shape().text(),
+         " cannot be added");
   Tensor sum = held.unique() ? held : empty(held.shape());
   backend().elementwise.add(held.f32(), gradient.f32(), sum.f32(), sum.elements());
   held = std::move(sum);

@@ -36,8 +36,10 @@ Arena::Arena(size_t reserveBytes) {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   if (reserveBytes == 0) reserveBytes = 2 * page * static_cast<size_t>(sysconf(_SC_PHYS_PAGES));
   // Where address space is limited (ulimit -v, strict overcommit) less is reserved.
-  for (size_t size = roundUp(reserveBytes, page); size >= std::min(kSmallestReserve, reserveBytes); size /= 2) {
-    void* base = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  for (size_t size = roundUp(reserveBytes, page); size >= std::min(kSmallestReserve, reserveBytes);
+       size /= 2) {
+    void* base =
+        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base != MAP_FAILED) {
       base_ = static_cast<std::byte*>(base);
       capacity_ = size / kAlignment * kAlignment;
@@ -104,7 +106,8 @@ void Arena::trim() {
   const auto last = std::prev(free_.end());
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t begin = roundUp(last->first, page);
-  if (begin < last->first + last->second) madvise(base_ + begin, last->first + last->second - begin, MADV_DONTNEED);
+  if (begin < last->first + last->second)
+    madvise(base_ + begin, last->first + last->second - begin, MADV_DONTNEED);
 }
 
 }  // namespace duet

@@ -11,7 +11,8 @@ namespace duet {
 inline thread_local const std::atomic<bool>* cancelFlag = nullptr;
 
 inline void cancelPoint() {
-  if (cancelFlag && cancelFlag->load(std::memory_order_relaxed)) fail(Code::Cancelled, "The work was cancelled");
+  if (cancelFlag && cancelFlag->load(std::memory_order_relaxed))
+    fail(Code::Cancelled, "The work was cancelled");
 }
 
 }  // namespace duet

@@ -33,7 +33,8 @@ LossAndGradient mutualLoss(Arena& arena, const Tensor& logits, const float* targ
   const int64_t rows = logits.dim(0), classes = logits.dim(1);
   result.gradient = arena.empty(logits.shape());
   const float share = teacher ? 0.5f : 1.0f;
-  result.bce = backend().loss.binary({logits.f32(), targets, rows, classes, share, result.gradient.f32(), false});
+  result.bce =
+      backend().loss.binary({logits.f32(), targets, rows, classes, share, result.gradient.f32(), false});
   if (teacher)
     result.kl = backend().loss.distillation(
         {logits.f32(), teacher, rows, classes, 1, rows, temperature, share, result.gradient.f32(), true});
@@ -83,7 +84,8 @@ struct HeadPass {
 };
 
 /// Head forward, loss, head backward; the head's gradients stay in its parameters.
-HeadPass headPass(Training& t, const Tensor& pooled, const ViltBatch& batch, const Tensor& teacher, const char* name) {
+HeadPass headPass(Training& t, const Tensor& pooled, const ViltBatch& batch, const Tensor& teacher,
+                  const char* name) {
   HeadPass pass;
   Tape tape(t.arena, true);
   Context context = t.context(tape, 0);
@@ -222,14 +224,18 @@ StepResult publishedStep(Training& t, const ViltBatch& batch) {
 
 void checkOptions(const TrainingOptions& o) {
   const AdamWOptions& a = o.optimizer;
-  require(std::isfinite(a.learningRate) && a.learningRate >= 0, "Expected a learningRate of 0 or more but received ", a.learningRate);
-  require(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1, "Expected betas from 0 to below 1 but received ", a.beta1, " and ", a.beta2);
+  require(std::isfinite(a.learningRate) && a.learningRate >= 0,
+          "Expected a learningRate of 0 or more but received ", a.learningRate);
+  require(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1,
+          "Expected betas from 0 to below 1 but received ", a.beta1, " and ", a.beta2);
   require(a.epsilon > 0, "Expected a positive epsilon but received ", a.epsilon);
   require(a.weightDecay >= 0, "Expected a weightDecay of 0 or more but received ", a.weightDecay);
   require(o.temperature > 0, "Expected a positive temperature but received ", o.temperature);
-  require(o.schedule.maxSteps >= 1 && o.schedule.warmupSteps >= 0, "Expected maxSteps of at least 1 and warmupSteps of 0 or more but received ",
-          o.schedule.maxSteps, " and ", o.schedule.warmupSteps);
-  require(!o.maxGradNorm || *o.maxGradNorm > 0, "Expected a positive maxGradNorm but received ", o.maxGradNorm ? *o.maxGradNorm : 0);
+  require(o.schedule.maxSteps >= 1 && o.schedule.warmupSteps >= 0,
+          "Expected maxSteps of at least 1 and warmupSteps of 0 or more but received ", o.schedule.maxSteps,
+          " and ", o.schedule.warmupSteps);
+  require(!o.maxGradNorm || *o.maxGradNorm > 0, "Expected a positive maxGradNorm but received ",
+          o.maxGradNorm ? *o.maxGradNorm : 0);
 }
 
 void append(std::vector<Parameter*>& list, Adapter& a) {
@@ -239,15 +245,20 @@ void append(std::vector<Parameter*>& list, Adapter& a) {
 }  // namespace
 
 Training::Training(Vilt& m, std::shared_ptr<Arena> memory, Compute type, const TrainingOptions& o)
-    : model(m), arena(std::move(memory)), compute(type == Compute::bf16 ? DType::bf16 : DType::f32), options(o),
-      head(m.head(o.task)), optimizer(o.optimizer) {
+    : model(m),
+      arena(std::move(memory)),
+      compute(type == Compute::bf16 ? DType::bf16 : DType::f32),
+      options(o),
+      head(m.head(o.task)),
+      optimizer(o.optimizer) {
   checkOptions(o);
   for (const NamedParameter& p : model.parameters()) {
     p.parameter->trainable = false;
     p.parameter->hasGradient = false;
   }
   headPart = {&head.first, &head.firstBias, &head.norm, &head.normBias, &head.second, &head.secondBias};
-  const bool adapting = o.method == Method::feddat || (o.method == Method::single && o.adapter != AdapterMode::none);
+  const bool adapting =
+      o.method == Method::feddat || (o.method == Method::single && o.adapter != AdapterMode::none);
   require(!adapting || model.hasAdapters(), "Training adapters needs a model with adapters; add them first");
   for (ViltLayer* layer : model.layers()) {
     if (o.method == Method::feddat || (o.method == Method::single && o.adapter == AdapterMode::adapter0))
@@ -272,19 +283,23 @@ Training::Training(Vilt& m, std::shared_ptr<Arena> memory, Compute type, const T
   if (o.method == Method::feddat)  // the received shared adapter, frozen, is the server's half of the teacher
     for (ViltLayer* layer : model.layers()) {
       Adapter &from = layer->adapters[1], &to = layer->adapters[2];
-      std::pair<Parameter*, Parameter*> pairs[] = {{&from.downWeight, &to.downWeight}, {&from.downBias, &to.downBias},
-                                                   {&from.upWeight, &to.upWeight}, {&from.upBias, &to.upBias}};
+      std::pair<Parameter*, Parameter*> pairs[] = {{&from.downWeight, &to.downWeight},
+                                                   {&from.downBias, &to.downBias},
+                                                   {&from.upWeight, &to.upWeight},
+                                                   {&from.upBias, &to.upBias}};
       for (auto& [source, target] : pairs) std::memcpy(target->f32(), source->f32(), source->value.bytes());
     }
 }
 
 Context Training::context(Tape& tape, int pass) const {
-  return {tape, compute, true, options.seed, (static_cast<uint64_t>(batches) * 4 + static_cast<uint64_t>(pass)) << 20};
+  return {tape, compute, true, options.seed,
+          (static_cast<uint64_t>(batches) * 4 + static_cast<uint64_t>(pass)) << 20};
 }
 
 void Training::keepGradients(const std::string& prefix, const std::vector<Parameter*>& parameters) {
   for (const NamedParameter& p : model.parameters()) {
-    if (!p.parameter->hasGradient || std::find(parameters.begin(), parameters.end(), p.parameter) == parameters.end())
+    if (!p.parameter->hasGradient ||
+        std::find(parameters.begin(), parameters.end(), p.parameter) == parameters.end())
       continue;
     gradients[prefix + p.name] = copyOf(p.parameter->gradient.rows(p.firstRow, p.firstRow + p.shape[0]));
   }
@@ -295,7 +310,8 @@ StepResult fedDatStep(Training& t, const ViltBatch& batch) {
   const ViltConfig& c = t.model.config();
   const bool exact = c.hiddenDropout == 0.0f && c.attentionDropout == 0.0f &&
                      t.options.clearGradients == ClearGradients::none && !t.options.maxGradNorm;
-  StepResult result = t.options.order == PassOrder::merged && exact ? mergedStep(t, batch) : publishedStep(t, batch);
+  StepResult result =
+      t.options.order == PassOrder::merged && exact ? mergedStep(t, batch) : publishedStep(t, batch);
   ++t.batches;
   return result;
 }

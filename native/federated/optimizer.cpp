@@ -8,7 +8,8 @@ namespace duet {
 
 double learningRateAt(const AdamWOptions& optimizer, const ScheduleOptions& schedule, int64_t step) {
   const double rate = optimizer.learningRate;
-  const double warmup = static_cast<double>(schedule.warmupSteps), most = static_cast<double>(schedule.maxSteps);
+  const double warmup = static_cast<double>(schedule.warmupSteps),
+               most = static_cast<double>(schedule.maxSteps);
   const double k = static_cast<double>(step);
   if (k < warmup) return rate * k / warmup;
   if (schedule.kind == ScheduleOptions::Kind::constant) return rate;

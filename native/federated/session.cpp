@@ -14,7 +14,9 @@ struct Session::State {
 
   static RuntimeOptions checked(const RuntimeOptions& o) {
     if (o.compute == Compute::bf16 && !backend().product.supports(DType::bf16))
-      fail(Code::Unsupported, "Expected fp32 for compute on this machine but received bf16, which needs a processor with AVX-512");
+      fail(Code::Unsupported,
+           "Expected fp32 for compute on this machine but received bf16, which needs a processor with "
+           "AVX-512");
     return o;
   }
 
@@ -64,8 +66,8 @@ std::map<std::string, std::vector<float>> Session::read(const std::vector<std::s
 void Session::write(const std::map<std::string, std::span<const float>>& values) {
   for (const auto& [name, data] : values) {
     const NamedParameter& p = state_->model.find(name);
-    require(static_cast<int64_t>(data.size()) == p.shape.elements(), "Expected ", p.shape.elements(), " values for ",
-            name, " ", p.shape.text(), " but received ", data.size());
+    require(static_cast<int64_t>(data.size()) == p.shape.elements(), "Expected ", p.shape.elements(),
+            " values for ", name, " ", p.shape.text(), " but received ", data.size());
   }
   for (const auto& [name, data] : values) {
     const NamedParameter& p = state_->model.find(name);
@@ -77,7 +79,8 @@ void Session::write(const std::map<std::string, std::span<const float>>& values)
 
 void Session::startTraining(const TrainingOptions& options) {
   state_->trainingNow.reset();
-  state_->trainingNow = std::make_unique<Training>(state_->model, state_->arena, state_->options.compute, options);
+  state_->trainingNow =
+      std::make_unique<Training>(state_->model, state_->arena, state_->options.compute, options);
 }
 
 StepResult Session::step(const ViltBatch& batch) {
@@ -140,9 +143,10 @@ void Session::setOptimizerState(const std::map<std::string, std::span<const floa
       s.step = scalar(key, data);
       continue;
     }
-    require(field == "exp_avg" || field == "exp_avg_sq", "Expected exp_avg, exp_avg_sq or step but received '", key, "'");
-    require(static_cast<int64_t>(data.size()) == p.shape.elements(), "Expected ", p.shape.elements(), " values for ",
-            key, " but received ", data.size());
+    require(field == "exp_avg" || field == "exp_avg_sq",
+            "Expected exp_avg, exp_avg_sq or step but received '", key, "'");
+    require(static_cast<int64_t>(data.size()) == p.shape.elements(), "Expected ", p.shape.elements(),
+            " values for ", key, " but received ", data.size());
     Tensor& whole = field == "exp_avg" ? s.average : s.averageSquare;
     std::copy(data.begin(), data.end(), whole.rows(p.firstRow, p.firstRow + p.shape[0]).f32());
   }
@@ -176,7 +180,8 @@ HiddenStates Session::hiddenStates(const ViltBatch& batch, AdapterMode mode) {
   for (const Tensor& state : states) result.hiddenStates.push_back(persistent(state, {b, t, d}));
   result.lastHiddenState = persistent(last, {b, t, d});
   Tensor first = s.arena->empty({b, d});
-  for (int64_t i = 0; i < b; ++i) std::memcpy(first.f32() + i * d, last.f32() + i * t * d, static_cast<size_t>(d) * 4);
+  for (int64_t i = 0; i < b; ++i)
+    std::memcpy(first.f32() + i * d, last.f32() + i * t * d, static_cast<size_t>(d) * 4);
   result.poolerOutput = persistent(s.model.pool(context, Var{first, -1}).value, {b, d});
   result.attentionMask = Tensor::zeros({b, t}, DType::i64);
   std::copy(plan.keyMask.begin(), plan.keyMask.end(), result.attentionMask.data<int64_t>());
@@ -188,7 +193,8 @@ HiddenStates Session::hiddenStates(const ViltBatch& batch, AdapterMode mode) {
 
 size_t Session::parameterBytes() const {
   size_t bytes = state_->model.packedBytes();
-  for (const NamedParameter& p : state_->model.parameters()) bytes += static_cast<size_t>(p.shape.elements()) * 4;
+  for (const NamedParameter& p : state_->model.parameters())
+    bytes += static_cast<size_t>(p.shape.elements()) * 4;
   return bytes;
 }
 

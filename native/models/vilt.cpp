@@ -12,7 +12,8 @@ namespace {
 
 constexpr float kHeadEpsilon = 1e-5f;
 
-std::shared_ptr<AttentionLayout> layoutOf(const ViltPlan& plan, int64_t heads, int64_t streams, bool pooledOnly) {
+std::shared_ptr<AttentionLayout> layoutOf(const ViltPlan& plan, int64_t heads, int64_t streams,
+                                          bool pooledOnly) {
   auto layout = std::make_shared<AttentionLayout>();
   layout->heads = heads;
   for (int64_t stream = 0; stream < streams; ++stream) {
@@ -52,8 +53,9 @@ Var Vilt::embedBatch(Context& c, ViltPlan& plan) {
   }
   // Text has its own norm; dropout acts on text and picture parts alike.
   const auto tokens = static_cast<int64_t>(plan.word.size());
-  Var text = embed(c, {{&wordTable_, plan.word, {}}, {&textTypes_, plan.type, {}}, {&textPositions_, plan.position, {}}},
-                   tokens, width);
+  Var text = embed(
+      c, {{&wordTable_, plan.word, {}}, {&textTypes_, plan.type, {}}, {&textPositions_, plan.position, {}}},
+      tokens, width);
   text = layerNorm(c, text, textNorm_, textNormBias_, config_.layerNormEps);
   x = addRows(c, x, text, plan.textRow);
   return dropout(c, x, config_.hiddenDropout);
@@ -72,14 +74,14 @@ Var Vilt::block(Context& c, ViltLayer& layer, const Var& x, std::shared_ptr<cons
   {
     Var attended;
     if (only) {
-      Var q = linear(c, layerNorm(c, residual, layer.normBefore, layer.normBeforeBias, epsilon, c.compute), layer.qUse,
-                     config_.qkvBias ? &layer.qkvBias : nullptr, wide);
-      Var kv = linear(c, layerNorm(c, x, layer.normBefore, layer.normBeforeBias, epsilon, c.compute), layer.kvUse,
-                      config_.qkvBias ? &layer.qkvBias : nullptr, wide);
+      Var q = linear(c, layerNorm(c, residual, layer.normBefore, layer.normBeforeBias, epsilon, c.compute),
+                     layer.qUse, config_.qkvBias ? &layer.qkvBias : nullptr, wide);
+      Var kv = linear(c, layerNorm(c, x, layer.normBefore, layer.normBeforeBias, epsilon, c.compute),
+                      layer.kvUse, config_.qkvBias ? &layer.qkvBias : nullptr, wide);
       attended = crossAttention(c, q, kv, std::move(layout), dropScores);
     } else {
-      Var qkv = linear(c, layerNorm(c, x, layer.normBefore, layer.normBeforeBias, epsilon, c.compute), layer.qkvUse,
-                       config_.qkvBias ? &layer.qkvBias : nullptr, wide);
+      Var qkv = linear(c, layerNorm(c, x, layer.normBefore, layer.normBeforeBias, epsilon, c.compute),
+                       layer.qkvUse, config_.qkvBias ? &layer.qkvBias : nullptr, wide);
       attended = selfAttention(c, qkv, std::move(layout), dropScores);
     }
     if (fused) {
@@ -90,8 +92,10 @@ Var Vilt::block(Context& c, ViltLayer& layer, const Var& x, std::shared_ptr<cons
   }
   Var normed = layerNorm(c, h, layer.normAfter, layer.normAfterBias, epsilon, c.compute);
   if (fused)
-    return feedForward(c, normed, layer.upUse, &layer.upBias, layer.downUse, &layer.downBias, Activation::gelu, h);
-  Var y = feedForward(c, normed, layer.upUse, &layer.upBias, layer.downUse, &layer.downBias, Activation::gelu, Var{});
+    return feedForward(c, normed, layer.upUse, &layer.upBias, layer.downUse, &layer.downBias,
+                       Activation::gelu, h);
+  Var y = feedForward(c, normed, layer.upUse, &layer.upBias, layer.downUse, &layer.downBias, Activation::gelu,
+                      Var{});
   return add(c, dropout(c, y, drop), h);
 }
 

@@ -9,8 +9,8 @@ void atLeast(const char* field, int64_t value, int64_t least) {
   require(value >= least, "Expected an integer of at least ", least, " for ", field, " but received ", value);
 }
 void probability(const char* field, float value) {
-  require(value >= 0.0f && value < 1.0f, "Expected a probability from 0 to below 1 for ", field, " but received ",
-          value);
+  require(value >= 0.0f && value < 1.0f, "Expected a probability from 0 to below 1 for ", field,
+          " but received ", value);
 }
 }  // namespace
 
@@ -26,7 +26,8 @@ void ViltConfig::validate() const {
   atLeast("imageSize", imageSize, patchSize);
   atLeast("channels", channels, 1);
   atLeast("modalityTypes", modalityTypes, 2);
-  require(hiddenSize % heads == 0, "Expected hiddenSize divisible by heads but received ", hiddenSize, " and ", heads);
+  require(hiddenSize % heads == 0, "Expected hiddenSize divisible by heads but received ", hiddenSize,
+          " and ", heads);
   require(layerNormEps > 0.0f, "Expected a positive layerNormEps but received ", layerNormEps);
   probability("hiddenDropout", hiddenDropout);
   probability("attentionDropout", attentionDropout);

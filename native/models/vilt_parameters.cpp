@@ -49,15 +49,21 @@ void Vilt::make(const std::string& publicName, Parameter& parameter, const Shape
   float* values = parameter.f32();
   const uint64_t stream = draws_++;
   if (!initialise_) deviation = 0.0f;
-  if (deviation > 0.0f) fillNormal(values, parameter.value.elements(), deviation, {seed, stream});
-  else if (deviation < 0.0f) fillUniform(values, parameter.value.elements(), -deviation, {seed, stream});
-  else if (constant != 0.0f) std::fill_n(values, parameter.value.elements(), constant);
-  if (!publicName.empty() && publicName.find(".qkv.") == std::string::npos) name(publicName, parameter, shape);
+  if (deviation > 0.0f)
+    fillNormal(values, parameter.value.elements(), deviation, {seed, stream});
+  else if (deviation < 0.0f)
+    fillUniform(values, parameter.value.elements(), -deviation, {seed, stream});
+  else if (constant != 0.0f)
+    std::fill_n(values, parameter.value.elements(), constant);
+  if (!publicName.empty() && publicName.find(".qkv.") == std::string::npos)
+    name(publicName, parameter, shape);
 }
 
-Vilt::Vilt(const ViltConfig& config, uint64_t seed, bool initialise) : config_(config), initialise_(initialise) {
+Vilt::Vilt(const ViltConfig& config, uint64_t seed, bool initialise)
+    : config_(config), initialise_(initialise) {
   config_.validate();
-  const int64_t d = config_.hiddenSize, f = config_.intermediateSize, g = config_.grid(), p = config_.patchSize;
+  const int64_t d = config_.hiddenSize, f = config_.intermediateSize, g = config_.grid(),
+                p = config_.patchSize;
   const float std = kInitialDeviation;
   const std::string e = "embeddings.", t = e + "text_embeddings.";
   make(e + "cls_token", classToken_, {1, 1, d}, std, seed);
@@ -114,14 +120,15 @@ Vilt::Vilt(const ViltConfig& config, uint64_t seed, bool initialise) : config_(c
 void Vilt::addAdapters(int64_t reduction, uint64_t seed) {
   require(!adapters_, "The model already has adapters");
   const int64_t d = config_.hiddenSize;
-  require(reduction >= 1 && d / reduction >= 1, "Expected an adapter reduction from 1 to ", d, " but received ",
-          reduction);
+  require(reduction >= 1 && d / reduction >= 1, "Expected an adapter reduction from 1 to ", d,
+          " but received ", reduction);
   const int64_t rank = d / reduction;
   draws_ = 1000000;  // streams of their own: the backbone's draws do not shift them
   for (size_t i = 0; i < layers_.size(); ++i)
     for (int j = 0; j < 3; ++j) {
       Adapter& a = layers_[i]->adapters[j];
-      const std::string n = "encoder.layer." + std::to_string(i) + ".output.adapter.adapter_" + std::to_string(j);
+      const std::string n =
+          "encoder.layer." + std::to_string(i) + ".output.adapter.adapter_" + std::to_string(j);
       make(n + "_down.weight", a.downWeight, {rank, d}, kInitialDeviation, seed);
       make(n + "_down.bias", a.downBias, {rank}, 0, seed);
       make(n + "_up.weight", a.upWeight, {d, rank}, kInitialDeviation, seed);
@@ -139,7 +146,8 @@ void Vilt::addHead(const std::string& task, int64_t classes, uint64_t seed) {
   const std::string n = "task_layer." + task + ".";
   draws_ = 2000000;
   // torch.nn.Linear's initialisation: uniform within 1 / sqrt(inputs)
-  const float first = -1.0f / std::sqrt(static_cast<float>(d)), second = -1.0f / std::sqrt(static_cast<float>(2 * d));
+  const float first = -1.0f / std::sqrt(static_cast<float>(d)),
+              second = -1.0f / std::sqrt(static_cast<float>(2 * d));
   make(n + "clf_fc0.weight", head->first, {2 * d, d}, first, seed);
   make(n + "clf_fc0.bias", head->firstBias, {2 * d}, first, seed);
   make(n + "clf_norm0.weight", head->norm, {2 * d}, 0, seed, 1.0f);
@@ -153,7 +161,8 @@ void Vilt::addHead(const std::string& task, int64_t classes, uint64_t seed) {
 
 const NamedParameter& Vilt::find(const std::string& wanted) const {
   const auto found = byName_.find(wanted);
-  if (found == byName_.end()) fail(Code::NotFound, "Expected the name of a parameter but received '", wanted, "'");
+  if (found == byName_.end())
+    fail(Code::NotFound, "Expected the name of a parameter but received '", wanted, "'");
   return names_[found->second];
 }
 
@@ -166,9 +175,12 @@ void Vilt::load(const std::string& path) {
   for (const auto& entry : file.entries()) {
     const std::string& key = entry.name;
     const std::string ours = prefixed && startsWith(key, "vilt.") ? key.substr(5) : key;
-    const bool part = byName_.count(ours) && ours.find(".adapter.") == std::string::npos && !startsWith(ours, "task_layer.");
-    if (part) inFile[ours] = key;
-    else if (!knownExtra(ours)) extra.push_back(key);
+    const bool part = byName_.count(ours) && ours.find(".adapter.") == std::string::npos &&
+                      !startsWith(ours, "task_layer.");
+    if (part)
+      inFile[ours] = key;
+    else if (!knownExtra(ours))
+      extra.push_back(key);
   }
   for (const NamedParameter& p : names_) {
     if (p.name.find(".adapter.") != std::string::npos || startsWith(p.name, "task_layer.")) continue;
@@ -178,13 +190,17 @@ void Vilt::load(const std::string& path) {
       continue;
     }
     const Shape shape{file.entry(found->second).shape};
-    const bool widened = p.parameter == &modality_ && config_.modalityTypes == 3 && shape == Shape{2, config_.hiddenSize};
-    if (shape != p.shape && !widened) wrong.push_back(p.name + " is " + shape.text() + ", expected " + p.shape.text());
+    const bool widened =
+        p.parameter == &modality_ && config_.modalityTypes == 3 && shape == Shape{2, config_.hiddenSize};
+    if (shape != p.shape && !widened)
+      wrong.push_back(p.name + " is " + shape.text() + ", expected " + p.shape.text());
   }
   if (!missing.empty() || !extra.empty() || !wrong.empty())
     fail(Code::InvalidArgument, "The tensors of ", path, " do not fit the model of its config.json.",
-         missing.empty() ? "" : " Missing: " + listed(missing) + ".", extra.empty() ? "" : " Unexpected: " + listed(extra) + ".",
-         wrong.empty() ? "" : " Wrong shape: " + listed(wrong) + ".", " Check that both files belong together");
+         missing.empty() ? "" : " Missing: " + listed(missing) + ".",
+         extra.empty() ? "" : " Unexpected: " + listed(extra) + ".",
+         wrong.empty() ? "" : " Wrong shape: " + listed(wrong) + ".",
+         " Check that both files belong together");
   for (const NamedParameter& p : names_) {
     const auto found = inFile.find(p.name);
     if (found == inFile.end()) continue;
@@ -196,14 +212,21 @@ void Vilt::load(const std::string& path) {
       p.parameter->borrowed = true;
     } else {
       p.parameter->own();
-      float* target = p.parameter->f32() + p.firstRow * (p.shape.elements() / std::max<int64_t>(p.shape[0], 1));
+      float* target =
+          p.parameter->f32() + p.firstRow * (p.shape.elements() / std::max<int64_t>(p.shape[0], 1));
       for (int64_t i = 0; i < stored.elements(); ++i) {
-        if (stored.dtype() == DType::f32) target[i] = stored.f32()[i];
-        else if (stored.dtype() == DType::bf16) target[i] = toFloat(stored.data<bf16>()[i]);
-        else if (stored.dtype() == DType::f16) target[i] = halfToFloat(static_cast<const uint16_t*>(stored.raw())[i]);
-        else fail(Code::Corrupt, "Expected floating-point weights for ", p.name, " in ", path, " but found ", nameOf(stored.dtype()));
+        if (stored.dtype() == DType::f32)
+          target[i] = stored.f32()[i];
+        else if (stored.dtype() == DType::bf16)
+          target[i] = toFloat(stored.data<bf16>()[i]);
+        else if (stored.dtype() == DType::f16)
+          target[i] = halfToFloat(static_cast<const uint16_t*>(stored.raw())[i]);
+        else
+          fail(Code::Corrupt, "Expected floating-point weights for ", p.name, " in ", path, " but found ",
+               nameOf(stored.dtype()));
       }
-      if (p.parameter == &modality_ && stored.elements() < p.shape.elements())  // the third type copies the second
+      if (p.parameter == &modality_ &&
+          stored.elements() < p.shape.elements())  // the third type copies the second
         std::copy_n(target + config_.hiddenSize, config_.hiddenSize, target + 2 * config_.hiddenSize);
     }
     p.parameter->changed();
@@ -214,7 +237,8 @@ void Vilt::load(const std::string& path) {
 size_t Vilt::packedBytes() const {
   size_t bytes = patchUse_.packedBytes() + poolerUse_.packedBytes();
   for (const auto& layer : layers_)
-    for (const Weights* w : {&layer->qkvUse, &layer->qUse, &layer->kvUse, &layer->outUse, &layer->upUse, &layer->downUse})
+    for (const Weights* w :
+         {&layer->qkvUse, &layer->qUse, &layer->kvUse, &layer->outUse, &layer->upUse, &layer->downUse})
       bytes += w->packedBytes();
   return bytes;
 }

@@ -11,10 +11,10 @@ constexpr int32_t kImageModality = 1;
 
 void checkBatch(const ViltConfig& c, const ViltBatch& b) {
   require(b.batch > 0, "Expected a batch of at least 1 sample but received ", b.batch);
-  require(b.textLength > 0 && b.textLength <= c.maxPositionEmbeddings, "Expected 1 to ", c.maxPositionEmbeddings,
-          " text tokens but received ", b.textLength, "; truncate the text");
-  require(b.height >= c.patchSize && b.width >= c.patchSize, "Expected pictures of at least ", c.patchSize, " x ",
-          c.patchSize, " pixels but received ", b.height, " x ", b.width);
+  require(b.textLength > 0 && b.textLength <= c.maxPositionEmbeddings, "Expected 1 to ",
+          c.maxPositionEmbeddings, " text tokens but received ", b.textLength, "; truncate the text");
+  require(b.height >= c.patchSize && b.width >= c.patchSize, "Expected pictures of at least ", c.patchSize,
+          " x ", c.patchSize, " pixels but received ", b.height, " x ", b.width);
   const auto tokens = static_cast<size_t>(b.batch * b.textLength);
   const auto pixels = static_cast<size_t>(b.batch * b.height * b.width);
   require(b.inputIds.size() == tokens && b.tokenTypeIds.size() == tokens && b.attentionMask.size() == tokens,
@@ -25,9 +25,9 @@ void checkBatch(const ViltConfig& c, const ViltBatch& b) {
   require(b.pixelMask.size() == pixels, "Expected pixelMask of ", pixels, " elements but received ",
           b.pixelMask.size());
   for (size_t i = 0; i < tokens; ++i) {
-    require(b.inputIds[i] >= 0 && b.inputIds[i] < c.vocabSize, "Expected inputIds from 0 to ", c.vocabSize - 1,
-            " but received ", b.inputIds[i], " in sample ", i / static_cast<size_t>(b.textLength),
-            "; the tokenizer's vocabulary and the model's do not fit");
+    require(b.inputIds[i] >= 0 && b.inputIds[i] < c.vocabSize, "Expected inputIds from 0 to ",
+            c.vocabSize - 1, " but received ", b.inputIds[i], " in sample ",
+            i / static_cast<size_t>(b.textLength), "; the tokenizer's vocabulary and the model's do not fit");
     require(b.tokenTypeIds[i] >= 0 && b.tokenTypeIds[i] < c.typeVocabSize, "Expected tokenTypeIds from 0 to ",
             c.typeVocabSize - 1, " but received ", b.tokenTypeIds[i]);
   }
@@ -58,7 +58,8 @@ Grid gridOf(const ViltConfig& c, const ViltBatch& b, int64_t sample) {
   return grid;
 }
 
-void copyPatch(const ViltConfig& c, const ViltBatch& b, int64_t sample, int64_t row, int64_t column, float* out) {
+void copyPatch(const ViltConfig& c, const ViltBatch& b, int64_t sample, int64_t row, int64_t column,
+               float* out) {
   const int64_t p = c.patchSize;
   for (int64_t channel = 0; channel < c.channels; ++channel)
     for (int64_t y = 0; y < p; ++y) {
@@ -76,7 +77,8 @@ struct Axis {
 
 Axis axisOf(int64_t index, int64_t count, int64_t grid) {
   if (count <= 1) return {0, std::min<int64_t>(1, grid - 1), 0.0f};
-  const float source = static_cast<float>(grid - 1) / static_cast<float>(count - 1) * static_cast<float>(index);
+  const float source =
+      static_cast<float>(grid - 1) / static_cast<float>(count - 1) * static_cast<float>(index);
   const int64_t low = std::min(static_cast<int64_t>(source), grid - 1);
   return {low, std::min(low + 1, grid - 1), source - static_cast<float>(low)};
 }
@@ -105,7 +107,8 @@ class Builder {
     const int64_t size = c_.channels * c_.patchSize * c_.patchSize;
     plan_.patches = arena.empty({count, size});
     for (int64_t i = 0; i < count; ++i)
-      copyPatch(c_, b_, patchSample_[static_cast<size_t>(i)], plan_.patchGridIndex[static_cast<size_t>(2 * i)],
+      copyPatch(c_, b_, patchSample_[static_cast<size_t>(i)],
+                plan_.patchGridIndex[static_cast<size_t>(2 * i)],
                 plan_.patchGridIndex[static_cast<size_t>(2 * i + 1)], plan_.patches.f32() + i * size);
     if (!keep_) plan_.keyMask.clear();
     return std::move(plan_);
@@ -153,7 +156,8 @@ class Builder {
     const Grid& grid = grids_[static_cast<size_t>(s)];
     const int64_t columns = b_.width / c_.patchSize;
     for (size_t i = 0; i < grid.valid.size(); ++i)
-      if (grid.valid[i]) addPatch(s, grid, static_cast<int64_t>(i) / columns, static_cast<int64_t>(i) % columns, true);
+      if (grid.valid[i])
+        addPatch(s, grid, static_cast<int64_t>(i) / columns, static_cast<int64_t>(i) % columns, true);
     if (!keep_) return;
     int64_t missing = most - grid.count;
     for (size_t i = 0; i < grid.valid.size() && missing > 0; ++i)

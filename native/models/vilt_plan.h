@@ -17,8 +17,8 @@ enum class Padding { drop, keep };
 
 struct ViltPlan {
   int64_t batch = 0;
-  int64_t rows = 0;         // of all samples, rounded up
-  int64_t tokensEach = 0;   // Padding::keep: rows of one sample
+  int64_t rows = 0;        // of all samples, rounded up
+  int64_t tokensEach = 0;  // Padding::keep: rows of one sample
   // Text tokens, in order: what they are and where they go.
   std::vector<int32_t> word, type, position;
   std::shared_ptr<std::vector<int32_t>> textRow;

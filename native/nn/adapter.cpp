@@ -22,12 +22,13 @@ Stacked stack(Tape& tape, const AdapterGroup& group, int64_t width) {
     require(a.downWeight.value.shape().rank() == 2 && a.upWeight.value.shape().rank() == 2,
             "Expected adapter weights of two dimensions for ", a.downWeight.name);
     const int64_t rank = a.downWeight.value.dim(0);
-    require(a.downWeight.value.dim(1) == width && a.upWeight.value.dim(0) == width && a.upWeight.value.dim(1) == rank,
+    require(a.downWeight.value.dim(1) == width && a.upWeight.value.dim(0) == width &&
+                a.upWeight.value.dim(1) == rank,
             "Expected an adapter of width ", width, " but ", a.downWeight.name, " is ",
             a.downWeight.value.shape().text());
-    require(a.downBias.value.elements() == rank && a.upBias.value.elements() == width, "Expected biases of ", rank,
-            " and ", width, " for ", a.downWeight.name, " but received ", a.downBias.value.shape().text(), " and ",
-            a.upBias.value.shape().text());
+    require(a.downBias.value.elements() == rank && a.upBias.value.elements() == width, "Expected biases of ",
+            rank, " and ", width, " for ", a.downWeight.name, " but received ",
+            a.downBias.value.shape().text(), " and ", a.upBias.value.shape().text());
     s.rank += rank;
   }
   s.down = tape.empty({s.rank, width});
@@ -79,8 +80,8 @@ void multiply(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int
 /// Gradients of the trained branches of one group. The gradient of a down projection is dz^T x. Where
 /// x was not kept, x = y - z U^T - 1 u^T gives dz^T x = dz^T y - (dz^T z) U^T - (sum dz) u^T, which needs
 /// two small products instead of a second copy of x.
-void branchGradients(Tape& tape, const Kept& kept, const float* dy, const float* dz, const float* x, const float* y,
-                     int64_t width) {
+void branchGradients(Tape& tape, const Kept& kept, const float* dy, const float* dz, const float* x,
+                     const float* y, int64_t width) {
   const int64_t rows = kept.group.rows, total = kept.stacked.rank;
   const float* z = kept.hidden.f32();
   const auto& ops = backend().elementwise;
@@ -107,14 +108,16 @@ void branchGradients(Tape& tape, const Kept& kept, const float* dy, const float*
     }
     if (a.downWeight.trainable) {
       float* target = a.downWeight.gradientTarget(more);
-      multiply(rank, width, rows, matrix(dz + first, total, true), matrix(x ? x : y, width), target, width, more);
+      multiply(rank, width, rows, matrix(dz + first, total, true), matrix(x ? x : y, width), target, width,
+               more);
       if (!x) {
         Tensor inner = tape.empty({rank, total}), sums = tape.empty({rank});
-        multiply(rank, total, rows, matrix(dz + first, total, true), matrix(z, total), inner.f32(), total, false);
+        multiply(rank, total, rows, matrix(dz + first, total, true), matrix(z, total), inner.f32(), total,
+                 false);
         ops.columnSum(dz + first, DType::f32, rows, rank, total, sums.f32(), false);
         ops.scale(inner.f32(), -1.0f, inner.f32(), rank * total, false);
-        multiply(rank, width, total, matrix(inner.f32(), total), matrix(kept.stacked.up.f32(), total, true), target,
-                 width, true);
+        multiply(rank, width, total, matrix(inner.f32(), total), matrix(kept.stacked.up.f32(), total, true),
+                 target, width, true);
         for (int64_t row = 0; row < rank; ++row)
           ops.scale(kept.stacked.upBias.f32(), -sums.f32()[row], target + row * width, width, true);
       }
@@ -157,7 +160,8 @@ Var adapt(Context& context, const Var& x, const Var* residual, const std::vector
     const int64_t rank = k.stacked.rank;
     k.hidden = tape.empty({group.rows, rank});
     multiply(group.rows, rank, width, matrix(x.value.f32() + group.inBegin * width, width),
-             matrix(k.stacked.down.f32(), width, true), k.hidden.f32(), rank, false, k.stacked.downBias.f32());
+             matrix(k.stacked.down.f32(), width, true), k.hidden.f32(), rank, false,
+             k.stacked.downBias.f32());
     backend().activation.forward(
         {k.hidden.raw(), k.hidden.raw(), DType::f32, k.hidden.elements(), Activation::relu});
     multiply(group.rows, width, rank, matrix(k.hidden.f32(), rank), matrix(k.stacked.up.f32(), rank, true),
@@ -174,12 +178,11 @@ Var adapt(Context& context, const Var& x, const Var* residual, const std::vector
   const bool apart = residual != nullptr;
   const int xSlot = x.slot, residualSlot = residual ? residual->slot : -1;
   const Shape shape = x.value.shape();
-  const bool inPlace = !apart && inRows == outRows && groups.size() > 0 && covered == outRows &&
-                       [&] {
-                         for (const AdapterGroup& g : groups)
-                           if (g.inBegin != g.outBegin) return false;
-                         return true;
-                       }();
+  const bool inPlace = !apart && inRows == outRows && groups.size() > 0 && covered == outRows && [&] {
+    for (const AdapterGroup& g : groups)
+      if (g.inBegin != g.outBegin) return false;
+    return true;
+  }();
   tape.record([&tape, made, kept, input, output, apart, xSlot, residualSlot, shape, width, inPlace] {
     Tensor dy = tape.take(made);
     if (!dy.defined()) return;
@@ -200,7 +203,8 @@ Var adapt(Context& context, const Var& x, const Var* residual, const std::vector
       const int64_t rank = k.stacked.rank;
       const float* dyRows = dy.f32() + g.outBegin * width;
       Tensor dz = tape.empty({g.rows, rank});
-      multiply(g.rows, rank, width, matrix(dyRows, width), matrix(k.stacked.up.f32(), rank), dz.f32(), rank, false);
+      multiply(g.rows, rank, width, matrix(dyRows, width), matrix(k.stacked.up.f32(), rank), dz.f32(), rank,
+               false);
       backend().activation.backward(
           {k.hidden.raw(), DType::f32, dz.raw(), dz.raw(), DType::f32, dz.elements(), Activation::relu});
       branchGradients(tape, k, dyRows, dz.f32(), input.defined() ? input.f32() + g.inBegin * width : nullptr,
@@ -210,7 +214,8 @@ Var adapt(Context& context, const Var& x, const Var* residual, const std::vector
       if (!dx.defined()) continue;
       float* dxRows = dx.f32() + g.inBegin * width;
       if (!inPlace && !through) backend().elementwise.scale(dyRows, 1.0f, dxRows, g.rows * width, true);
-      multiply(g.rows, width, rank, matrix(dz.f32(), rank), matrix(k.stacked.down.f32(), width), dxRows, width, true);
+      multiply(g.rows, width, rank, matrix(dz.f32(), rank), matrix(k.stacked.down.f32(), width), dxRows,
+               width, true);
     }
     dy = Tensor{};
     if (dx.defined()) tape.give(xSlot, dx);

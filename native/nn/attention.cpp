@@ -18,10 +18,11 @@ HeadMatrix columnsOf(const Tensor& tensor, int64_t column) {
 void checkApart(const AttentionLayout& layout, int64_t AttentionSpan::*begin, int64_t AttentionSpan::*end,
                 const char* what) {
   std::vector<AttentionSpan> sorted = layout.spans;
-  std::sort(sorted.begin(), sorted.end(), [&](const AttentionSpan& a, const AttentionSpan& b) { return a.*begin < b.*begin; });
+  std::sort(sorted.begin(), sorted.end(),
+            [&](const AttentionSpan& a, const AttentionSpan& b) { return a.*begin < b.*begin; });
   for (size_t i = 1; i < sorted.size(); ++i)
-    require(sorted[i - 1].*end <= sorted[i].*begin, "Attention spans may not share rows but two of them share ", what,
-            " row ", sorted[i].*begin);
+    require(sorted[i - 1].*end <= sorted[i].*begin,
+            "Attention spans may not share rows but two of them share ", what, " row ", sorted[i].*begin);
 }
 
 void checkLayout(const AttentionLayout& layout, int64_t queryRows, int64_t keyRows, int64_t width) {
@@ -33,9 +34,11 @@ void checkLayout(const AttentionLayout& layout, int64_t queryRows, int64_t keyRo
             "An attention span lies outside its ", queryRows, " query and ", keyRows, " key rows");
   for (const AttentionSpan& span : layout.spans) {
     bool seen = layout.keyMask.empty() || span.queryBegin == span.queryEnd;
-    for (int64_t row = span.keyBegin; row < span.keyEnd && !seen && row < static_cast<int64_t>(layout.keyMask.size()); ++row)
+    for (int64_t row = span.keyBegin;
+         row < span.keyEnd && !seen && row < static_cast<int64_t>(layout.keyMask.size()); ++row)
       seen = layout.keyMask[static_cast<size_t>(row)] != 0;
-    require(seen, "Expected at least one visible key for query row ", span.queryBegin, " but the mask hides them all");
+    require(seen, "Expected at least one visible key for query row ", span.queryBegin,
+            " but the mask hides them all");
   }
   checkApart(layout, &AttentionSpan::queryBegin, &AttentionSpan::queryEnd, "query");
   checkApart(layout, &AttentionSpan::keyBegin, &AttentionSpan::keyEnd, "key");
@@ -53,15 +56,16 @@ Tensor emptyOrZeros(Tape& tape, const Shape& shape, DType dtype, bool whole) {
   return whole ? tape.empty(shape, dtype) : tape.arena().zeros(shape, dtype);
 }
 
-Var attend(Context& context, const Var& q, const Var& kv, bool same, std::shared_ptr<const AttentionLayout> layout,
-           float dropout) {
+Var attend(Context& context, const Var& q, const Var& kv, bool same,
+           std::shared_ptr<const AttentionLayout> layout, float dropout) {
   Tape& tape = context.tape;
   const DType dtype = q.value.dtype();
   const int64_t width = kv.value.columns() / (same ? 3 : 2);
   const int64_t queryRows = q.value.rowCount(), keyRows = kv.value.rowCount();
   require(kv.value.columns() == width * (same ? 3 : 2), "Expected columns divisible by ", same ? 3 : 2,
           " but received ", kv.value.shape().text());
-  require(dropout >= 0.0f && dropout < 1.0f, "Expected a dropout probability from 0 to below 1 but received ", dropout);
+  require(dropout >= 0.0f && dropout < 1.0f, "Expected a dropout probability from 0 to below 1 but received ",
+          dropout);
   require(same || q.value.columns() == width, "Expected queries of ", width, " columns but received ",
           q.value.shape().text());
   require(kv.value.dtype() == dtype, "Queries and keys differ in type");
@@ -92,7 +96,8 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same, std::shared
   const int made = result.slot;
   const Tensor qValue = same ? Tensor{} : q.value, kvValue = kv.value;
   const int qSlot = q.slot, kvSlot = kv.slot;
-  tape.record([&tape, made, qValue, kvValue, qSlot, kvSlot, same, layout, shape, dtype, width, keyColumn, logSum] {
+  tape.record([&tape, made, qValue, kvValue, qSlot, kvSlot, same, layout, shape, dtype, width, keyColumn,
+               logSum] {
     const Tensor dOut = tape.take(made);
     if (!dOut.defined()) return;
     int64_t keyCovered = 0;
@@ -101,10 +106,12 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same, std::shared
     // values that nobody else reads any more.
     const bool all = keyCovered == kvValue.rowCount();
     const Tensor dkv = all && kvValue.unique() ? kvValue : emptyOrZeros(tape, kvValue.shape(), dtype, all);
-    const Tensor dq = same ? dkv : emptyOrZeros(tape, qValue.shape(), dtype, covered(*layout) == qValue.rowCount());
-    backend().attention.backward({shape, dtype, columnsOf(same ? kvValue : qValue, 0), columnsOf(kvValue, keyColumn),
-                                  columnsOf(kvValue, keyColumn + width), columnsOf(dOut, 0), logSum.f32(),
-                                  columnsOf(dq, 0), columnsOf(dkv, keyColumn), columnsOf(dkv, keyColumn + width)});
+    const Tensor dq =
+        same ? dkv : emptyOrZeros(tape, qValue.shape(), dtype, covered(*layout) == qValue.rowCount());
+    backend().attention.backward({shape, dtype, columnsOf(same ? kvValue : qValue, 0),
+                                  columnsOf(kvValue, keyColumn), columnsOf(kvValue, keyColumn + width),
+                                  columnsOf(dOut, 0), logSum.f32(), columnsOf(dq, 0),
+                                  columnsOf(dkv, keyColumn), columnsOf(dkv, keyColumn + width)});
     if (!same) tape.give(qSlot, dq);
     tape.give(kvSlot, dkv);
   });
@@ -113,12 +120,13 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same, std::shared
 
 }  // namespace
 
-Var selfAttention(Context& context, const Var& qkv, std::shared_ptr<const AttentionLayout> layout, float dropout) {
+Var selfAttention(Context& context, const Var& qkv, std::shared_ptr<const AttentionLayout> layout,
+                  float dropout) {
   return attend(context, qkv, qkv, true, std::move(layout), dropout);
 }
 
-Var crossAttention(Context& context, const Var& q, const Var& kv, std::shared_ptr<const AttentionLayout> layout,
-                   float dropout) {
+Var crossAttention(Context& context, const Var& q, const Var& kv,
+                   std::shared_ptr<const AttentionLayout> layout, float dropout) {
   return attend(context, q, kv, false, std::move(layout), dropout);
 }
 

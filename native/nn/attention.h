@@ -17,10 +17,11 @@ struct AttentionLayout {
 
 /// Queries, keys and values side by side in one tensor of rows x 3D, as one stacked product makes them.
 /// @returns rows x D in the type of `qkv`; rows that belong to no sequence are zero
-Var selfAttention(Context& context, const Var& qkv, std::shared_ptr<const AttentionLayout> layout, float dropout);
+Var selfAttention(Context& context, const Var& qkv, std::shared_ptr<const AttentionLayout> layout,
+                  float dropout);
 
 /// Queries (queryRows x D) against keys and values side by side (keyRows x 2D).
-Var crossAttention(Context& context, const Var& q, const Var& kv, std::shared_ptr<const AttentionLayout> layout,
-                   float dropout);
+Var crossAttention(Context& context, const Var& q, const Var& kv,
+                   std::shared_ptr<const AttentionLayout> layout, float dropout);
 
 }  // namespace duet

@@ -10,14 +10,16 @@ Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, in
   bool tracked = false;
   require(width > 0, "Expected embedding tables of at least one column");
   for (const EmbeddingInput& input : inputs) {
-    require(input.table->value.columns() == width, "Expected tables of ", width, " columns but ", input.table->name,
-            " is ", input.table->value.shape().text());
+    require(input.table->value.columns() == width, "Expected tables of ", width, " columns but ",
+            input.table->name, " is ", input.table->value.shape().text());
     const int64_t entries = input.table->value.elements() / width;
-    require(static_cast<int64_t>(input.index.size()) == rows, "Expected ", rows, " indices for ", input.table->name,
-            " but received ", input.index.size());
+    require(static_cast<int64_t>(input.index.size()) == rows, "Expected ", rows, " indices for ",
+            input.table->name, " but received ", input.index.size());
     for (int32_t entry : input.index)
-      require(entry < entries, "Expected indices below ", entries, " for ", input.table->name, " but received ", entry);
-    terms.push_back({input.table->f32(), input.index.data(), input.weight.empty() ? nullptr : input.weight.data()});
+      require(entry < entries, "Expected indices below ", entries, " for ", input.table->name,
+              " but received ", entry);
+    terms.push_back(
+        {input.table->f32(), input.index.data(), input.weight.empty() ? nullptr : input.weight.data()});
     tracked = tracked || input.table->trainable;
   }
   Tensor y = tape.empty({rows, width});
@@ -34,8 +36,8 @@ Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, in
       bool accumulate;
       float* target = input.table->gradientTarget(accumulate);
       if (!accumulate) std::memset(target, 0, input.table->gradient.bytes());
-      backend().embedding.backward(input.index.data(), input.weight.empty() ? nullptr : input.weight.data(), dy.f32(),
-                                   target, rows, width);
+      backend().embedding.backward(input.index.data(), input.weight.empty() ? nullptr : input.weight.data(),
+                                   dy.f32(), target, rows, width);
     }
   });
   return result;
@@ -64,12 +66,14 @@ Var gatherRows(Context& context, const Var& x, std::shared_ptr<const std::vector
   return result;
 }
 
-Var addRows(Context& context, const Var& base, const Var& x, std::shared_ptr<const std::vector<int32_t>> index) {
+Var addRows(Context& context, const Var& base, const Var& x,
+            std::shared_ptr<const std::vector<int32_t>> index) {
   Tape& tape = context.tape;
   const int64_t rows = x.value.rowCount(), width = x.value.columns();
   require(base.value.columns() == width, "Expected rows of ", base.value.columns(), " columns but received ",
           x.value.shape().text());
-  require(static_cast<int64_t>(index->size()) == rows, "Expected ", rows, " row numbers but received ", index->size());
+  require(static_cast<int64_t>(index->size()) == rows, "Expected ", rows, " row numbers but received ",
+          index->size());
   for (int32_t row : *index)
     require(row >= 0 && row < base.value.rowCount(), "Row ", row, " is not in ", base.value.shape().text());
   backend().elementwise.addRows(x.value.f32(), index->data(), base.value.f32(), rows, width);

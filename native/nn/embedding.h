@@ -10,9 +10,9 @@
 namespace duet {
 
 struct EmbeddingInput {
-  Parameter* table;             // entries x D (leading dimensions of 1 are ignored)
-  std::vector<int32_t> index;   // one a row; below 0 adds nothing
-  std::vector<float> weight;    // empty for 1
+  Parameter* table;            // entries x D (leading dimensions of 1 are ignored)
+  std::vector<int32_t> index;  // one a row; below 0 adds nothing
+  std::vector<float> weight;   // empty for 1
 };
 
 /// y[r] = sum over inputs of weight[r] * table[index[r]]; indices are checked. @returns f32 rows x D
@@ -22,6 +22,7 @@ Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, in
 Var gatherRows(Context& context, const Var& x, std::shared_ptr<const std::vector<int32_t>> index);
 
 /// base with rows of x added at index[r] (f32). Distinct indices; base is overwritten.
-Var addRows(Context& context, const Var& base, const Var& x, std::shared_ptr<const std::vector<int32_t>> index);
+Var addRows(Context& context, const Var& base, const Var& x,
+            std::shared_ptr<const std::vector<int32_t>> index);
 
 }  // namespace duet

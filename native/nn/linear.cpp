@@ -64,7 +64,8 @@ void weightGradientRows(const Tensor& dy, int64_t dyRow, const Tensor& x, int64_
 }
 
 /// Rows of `tensor` in the compute type: themselves, or converted into `buffer`.
-const Tensor& inType(const Tensor& tensor, int64_t row, int64_t rows, DType type, Tensor& buffer, int64_t& outRow) {
+const Tensor& inType(const Tensor& tensor, int64_t row, int64_t rows, DType type, Tensor& buffer,
+                     int64_t& outRow) {
   if (tensor.dtype() == type) {
     outRow = row;
     return tensor;
@@ -76,22 +77,24 @@ const Tensor& inType(const Tensor& tensor, int64_t row, int64_t rows, DType type
 
 void checkWeights(const Weights& weight, const Parameter* bias) {
   const Shape& shape = weight.parameter->value.shape();
-  require(shape.rank() == 2, "Expected a weight of two dimensions for ", weight.parameter->name, " but received ",
-          shape.text());
+  require(shape.rank() == 2, "Expected a weight of two dimensions for ", weight.parameter->name,
+          " but received ", shape.text());
   if (bias)
-    require(bias->value.elements() == shape[0], "Expected a bias of ", shape[0], " for ", weight.parameter->name,
-            " but received ", bias->value.shape().text());
+    require(bias->value.elements() == shape[0], "Expected a bias of ", shape[0], " for ",
+            weight.parameter->name, " but received ", bias->value.shape().text());
 }
 
 void checkResidual(const Var& residual, int64_t rows, int64_t columns) {
   require(residual.value.elements() == rows * columns && residual.value.dtype() == DType::f32,
-          "Expected a residual of f32 [", rows, ", ", columns, "] but received ", residual.value.shape().text());
+          "Expected a residual of f32 [", rows, ", ", columns, "] but received ",
+          residual.value.shape().text());
 }
 
 bool trainable(const Weights& weight) { return weight.parameter->trainable; }
 bool trainable(const Parameter* parameter) { return parameter && parameter->trainable; }
 
-/// Whether the gradient of a stacked weight was already begun by another part of it. Parts are zeroed on first touch.
+/// Whether the gradient of a stacked weight was already begun by another part of it. Parts are zeroed on
+/// first touch.
 bool beginWeightGradient(Weights& weight) {
   bool accumulate;
   Parameter& parameter = *weight.parameter;
@@ -111,8 +114,8 @@ void biasGradient(Parameter& bias, int64_t firstRow, const Tensor& dy) {
     std::memset(target, 0, bias.gradient.bytes());
     accumulate = true;
   }
-  backend().elementwise.columnSum(dy.raw(), dy.dtype(), dy.rowCount(), dy.columns(), dy.columns(), target + firstRow,
-                                  accumulate);
+  backend().elementwise.columnSum(dy.raw(), dy.dtype(), dy.rowCount(), dy.columns(), dy.columns(),
+                                  target + firstRow, accumulate);
 }
 
 }  // namespace
@@ -126,7 +129,8 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
   if (options.residual) checkResidual(*options.residual, rows, weight.out());
   const DType compute = x.value.dtype();
   const bool wantsWeight = tape.recording() && (trainable(weight) || trainable(bias));
-  const bool tracked = tape.recording() && (wantsWeight || x.tracked() || (options.residual && options.residual->tracked()));
+  const bool tracked =
+      tape.recording() && (wantsWeight || x.tracked() || (options.residual && options.residual->tracked()));
   const bool keepsInput = options.activation == Activation::gelu && tracked;
 
   Tensor y = tape.empty({rows, weight.out()}, options.outType);
@@ -140,8 +144,8 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
   const float* residual = options.residual ? options.residual->value.f32() : nullptr;
   for (int64_t row = 0; row < rows; row += kRowChunk) {
     const int64_t count = std::min(kRowChunk, rows - row);
-    forwardRows(x.value, row, weight, biasPart, residual ? residual + row * weight.out() : nullptr, before, row, count,
-                compute);
+    forwardRows(x.value, row, weight, biasPart, residual ? residual + row * weight.out() : nullptr, before,
+                row, count, compute);
     if (options.activation != Activation::none)
       backend().activation.forward(
           {at(before, row), at(y, row), options.outType, count * weight.out(), options.activation});
@@ -168,7 +172,8 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
     tape.give(residualSlot, dy);
     if (trainable(bias)) biasGradient(*bias, weight.firstRow, dy);
     const int64_t rows = dy.rowCount();
-    Tensor buffer = dy.dtype() == compute ? Tensor{} : tape.empty({std::min(rows, kRowChunk), dy.columns()}, compute);
+    Tensor buffer =
+        dy.dtype() == compute ? Tensor{} : tape.empty({std::min(rows, kRowChunk), dy.columns()}, compute);
     bool accumulateWeight = trainable(weight) && beginWeightGradient(weight);
     bool accumulate = false;
     Tensor dx;
@@ -192,13 +197,15 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
                 Parameter* secondBias, Activation activation, const Var& residual) {
   Tape& tape = context.tape;
   const int64_t rows = x.value.rowCount(), hidden = first.out(), width = second.out();
-  require(x.value.columns() == first.in() && second.in() == hidden, "Feed-forward sizes do not fit: ",
-          x.value.shape().text(), ", ", first.parameter->name, ", ", second.parameter->name);
+  require(x.value.columns() == first.in() && second.in() == hidden,
+          "Feed-forward sizes do not fit: ", x.value.shape().text(), ", ", first.parameter->name, ", ",
+          second.parameter->name);
   checkWeights(first, firstBias);
   checkWeights(second, secondBias);
   if (residual.value.defined()) checkResidual(residual, rows, width);
   const DType compute = x.value.dtype();
-  const bool wantsWeights = trainable(first) || trainable(firstBias) || trainable(second) || trainable(secondBias);
+  const bool wantsWeights =
+      trainable(first) || trainable(firstBias) || trainable(second) || trainable(secondBias);
   const bool tracked = tape.recording() && (wantsWeights || x.tracked() || residual.tracked());
   const bool throughHidden = tracked && (wantsWeights || x.tracked());
   const int64_t chunk = std::min(kRowChunk, rows);
@@ -211,8 +218,9 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
     const int64_t beforeRow = throughHidden ? row : 0;
     forwardRows(x.value, row, first, firstBias, nullptr, before, beforeRow, count, compute);
     backend().activation.forward({at(before, beforeRow), after.raw(), compute, count * hidden, activation});
-    forwardRows(after, 0, second, secondBias, residual.value.defined() ? residual.value.f32() + row * width : nullptr, y,
-                row, count, compute);
+    forwardRows(after, 0, second, secondBias,
+                residual.value.defined() ? residual.value.f32() + row * width : nullptr, y, row, count,
+                compute);
   }
   if (!tracked) return {y, -1};
 
@@ -223,8 +231,8 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
   const Shape inputShape = x.value.shape();
   const int slot = x.slot;
   const int residualSlot = residual.slot;
-  tape.record([&tape, made, residualSlot, before, input, inputShape, slot, compute, activation, firstBias, secondBias,
-               &first, &second, throughHidden] {
+  tape.record([&tape, made, residualSlot, before, input, inputShape, slot, compute, activation, firstBias,
+               secondBias, &first, &second, throughHidden] {
     Tensor dy = tape.take(made);
     if (!dy.defined()) return;
     tape.give(residualSlot, dy);

@@ -14,7 +14,8 @@ struct LinearOptions {
 };
 
 /// @param x rows x in, of the context's compute type @returns rows x out
-Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, const LinearOptions& options = {});
+Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias,
+           const LinearOptions& options = {});
 
 /// W2 act(W1 x + b1) + b2 + residual. The hidden layer exists for one chunk of rows at a time; only
 /// its value before the activation is kept for backward.

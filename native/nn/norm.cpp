@@ -4,7 +4,8 @@
 
 namespace duet {
 
-Var layerNorm(Context& context, const Var& x, Parameter& gamma, Parameter& beta, float epsilon, DType outType) {
+Var layerNorm(Context& context, const Var& x, Parameter& gamma, Parameter& beta, float epsilon,
+              DType outType) {
   Tape& tape = context.tape;
   const int64_t rows = x.value.rowCount(), columns = x.value.columns();
   require(gamma.value.elements() == columns && beta.value.elements() == columns, "Expected ", columns,

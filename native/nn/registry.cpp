@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <chrono>
 #include <functional>
 
 #include "core/philox.h"
@@ -8,138 +7,12 @@
 #include "nn/embedding.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
+#include "nn/registry_call.h"
 #include "ops/kernels.h"
-#include "nn/registry.h"
 
 namespace duet {
 
 namespace {
-
-using Attributes = std::map<std::string, Attribute>;
-
-/// One call: inputs as tracked values or as trainable parameters, and the results with gradients.
-class Call {
- public:
-  Call(const NamedTensors& inputs, const Attributes& attributes, const Tensor& gradOutput)
-      : arena(Arena::create(size_t{8} << 30)), tape(arena, true), context{tape}, inputs_(inputs),
-        attributes_(attributes), gradOutput_(gradOutput) {}
-
-  std::shared_ptr<Arena> arena;
-  Tape tape;
-  Context context;
-  NamedTensors results;
-
-  bool has(const std::string& name) const { return inputs_.count(name) != 0; }
-  const NamedTensors& inputs() const { return inputs_; }
-
-  const Tensor& input(const std::string& name, DType dtype = DType::f32) const {
-    const auto found = inputs_.find(name);
-    require(found != inputs_.end(), "Expected an input called '", name, "'");
-    require(found->second.dtype() == dtype, "Expected '", name, "' as ", nameOf(dtype), " but received ",
-            nameOf(found->second.dtype()));
-    return found->second;
-  }
-
-  /// A copy in the arena, tracked, two-dimensional.
-  Var value(const std::string& name, DType compute = DType::f32) {
-    const Tensor& given = input(name);
-    require(given.shape().rank() >= 1 && given.columns() > 0, "Expected '", name,
-            "' of at least one column but received ", given.shape().text());
-    Tensor copy = tape.empty({given.rowCount(), given.columns()}, compute);
-    backend().elementwise.convert(given.raw(), DType::f32, copy.raw(), compute, given.elements());
-    const Var var = tape.track(copy);
-    values_.push_back({name, var.slot, given.shape()});
-    return var;
-  }
-
-  Parameter& parameter(const std::string& name, bool trainable = true) {
-    parameters_.push_back(std::make_unique<Parameter>());
-    Parameter& p = *parameters_.back();
-    p.name = name;
-    p.value = Tensor::zeros(input(name).shape());
-    std::memcpy(p.value.raw(), input(name).raw(), p.value.bytes());
-    p.trainable = trainable;
-    return p;
-  }
-  Parameter* optionalParameter(const std::string& name) { return has(name) ? &parameter(name) : nullptr; }
-
-  double number(const std::string& name, double fallback) const {
-    const auto found = attributes_.find(name);
-    if (found == attributes_.end()) return fallback;
-    const double* value = std::get_if<double>(&found->second);
-    require(value != nullptr, "Expected a number for attribute '", name, "'");
-    return *value;
-  }
-  std::string text(const std::string& name, const std::string& fallback) const {
-    const auto found = attributes_.find(name);
-    if (found == attributes_.end()) return fallback;
-    const std::string* value = std::get_if<std::string>(&found->second);
-    require(value != nullptr, "Expected a text for attribute '", name, "'");
-    return *value;
-  }
-  bool flag(const std::string& name, bool fallback) const {
-    const auto found = attributes_.find(name);
-    if (found == attributes_.end()) return fallback;
-    const bool* value = std::get_if<bool>(&found->second);
-    require(value != nullptr, "Expected true or false for attribute '", name, "'");
-    return *value;
-  }
-  DType compute() const {
-    const std::string name = text("compute", "f32");
-    require(name == "f32" || name == "bf16", "Expected 'f32' or 'bf16' for attribute 'compute' but received '", name, "'");
-    if (name == "bf16" && !backend().product.supports(DType::bf16))
-      fail(Code::Unsupported, "Expected f32 for compute on this machine but received bf16, which needs a processor with AVX-512");
-    return name == "bf16" ? DType::bf16 : DType::f32;
-  }
-  Activation activation() const {
-    const std::string name = text("activation", "none");
-    if (name == "none") return Activation::none;
-    if (name == "gelu") return Activation::gelu;
-    if (name == "relu") return Activation::relu;
-    if (name == "tanh") return Activation::tanh;
-    fail(Code::InvalidArgument, "Expected 'none', 'gelu', 'relu' or 'tanh' for attribute 'activation' but received '", name, "'");
-  }
-
-  /// Stores the output and, where a gradient of it was given, everything that flows back from it.
-  void finish(const Var& out, const Shape& shape) {
-    results["out"] = persistent(out.value, shape);
-    if (!gradOutput_.defined()) return;
-    require(gradOutput_.dtype() == DType::f32, "Expected the gradient of the output as f32 but received ",
-            nameOf(gradOutput_.dtype()));
-    require(gradOutput_.elements() == out.value.elements(), "Expected a gradient of ", shape.text(),
-            " for the output but received ", gradOutput_.shape().text());
-    Tensor gradient = tape.empty(out.value.shape(), out.value.dtype());
-    backend().elementwise.convert(gradOutput_.raw(), gradOutput_.dtype(), gradient.raw(), gradient.dtype(),
-                                  gradient.elements());
-    tape.give(out, std::move(gradient));
-    tape.backward();
-    for (const Tracked& v : values_) {
-      const Tensor g = tape.take(v.slot);
-      results["grad." + v.name] = g.defined() ? persistent(g, v.shape) : Tensor::zeros(v.shape);
-    }
-    for (const auto& p : parameters_)
-      if (p->trainable)
-        results["grad." + p->name] = p->hasGradient ? p->gradient : Tensor::zeros(p->value.shape());
-  }
-
-  static Tensor persistent(const Tensor& from, const Shape& shape) {
-    Tensor copy = Tensor::zeros(shape);
-    backend().elementwise.convert(from.raw(), from.dtype(), copy.raw(), DType::f32, copy.elements());
-    return copy;
-  }
-
- private:
-  struct Tracked {
-    std::string name;
-    int slot;
-    Shape shape;
-  };
-  const NamedTensors& inputs_;
-  const Attributes& attributes_;
-  const Tensor& gradOutput_;
-  std::vector<Tracked> values_;
-  std::vector<std::unique_ptr<Parameter>> parameters_;
-};
 
 Weights whole(Parameter& p) {
   Weights w;
@@ -155,7 +28,8 @@ Shape withColumns(const Shape& shape, int64_t columns) {
 }
 
 std::shared_ptr<std::vector<int32_t>> indices(const Tensor& tensor) {
-  return std::make_shared<std::vector<int32_t>>(tensor.data<int32_t>(), tensor.data<int32_t>() + tensor.elements());
+  return std::make_shared<std::vector<int32_t>>(tensor.data<int32_t>(),
+                                                tensor.data<int32_t>() + tensor.elements());
 }
 
 void runLinear(Call& c) {
@@ -210,7 +84,8 @@ void runAttention(Call& c) {
   if (c.has("qkv")) {
     const Var qkv = c.value("qkv", c.compute());
     const auto layout = layoutOf(c, qkv.value.rowCount(), qkv.value.rowCount());
-    c.finish(selfAttention(c.context, qkv, layout, dropout), withColumns(c.input("qkv").shape(), qkv.value.columns() / 3));
+    c.finish(selfAttention(c.context, qkv, layout, dropout),
+             withColumns(c.input("qkv").shape(), qkv.value.columns() / 3));
     return;
   }
   const Var q = c.value("q", c.compute()), kv = c.value("kv", c.compute());
@@ -220,7 +95,8 @@ void runAttention(Call& c) {
 
 void runAdapter(Call& c) {
   const std::string mode = c.text("mode", "single"), call = c.text("call", "vilt");
-  require(mode == "single" || mode == "gated", "Expected 'single' or 'gated' for attribute 'mode' but received '", mode, "'");
+  require(mode == "single" || mode == "gated",
+          "Expected 'single' or 'gated' for attribute 'mode' but received '", mode, "'");
   require(call == "vilt" || call == "separate" || call == "bert",
           "Expected 'vilt', 'separate' or 'bert' for attribute 'call' but received '", call, "'");
   std::vector<std::unique_ptr<Adapter>> adapters;
@@ -229,8 +105,10 @@ void runAdapter(Call& c) {
   const auto add = [&](const std::string& name, float weight) {
     adapters.push_back(std::make_unique<Adapter>());
     Adapter& a = *adapters.back();
-    const std::pair<const char*, Parameter*> parts[] = {{"_down.weight", &a.downWeight}, {"_down.bias", &a.downBias},
-                                                        {"_up.weight", &a.upWeight}, {"_up.bias", &a.upBias}};
+    const std::pair<const char*, Parameter*> parts[] = {{"_down.weight", &a.downWeight},
+                                                        {"_down.bias", &a.downBias},
+                                                        {"_up.weight", &a.upWeight},
+                                                        {"_up.bias", &a.upBias}};
     for (const auto& [suffix, p] : parts) {
       p->name = name + suffix;
       p->value = Tensor::zeros(c.input(p->name).shape());
@@ -310,7 +188,8 @@ void runDropout(Call& c) {
 
 void runSoftmax(Call& c) {
   const Tensor& x = c.input("x");
-  require(x.shape().rank() >= 1 && x.columns() > 0, "Expected at least one column but received ", x.shape().text());
+  require(x.shape().rank() >= 1 && x.columns() > 0, "Expected at least one column but received ",
+          x.shape().text());
   const bool log = c.flag("log", false);
   Tensor y = Tensor::zeros(x.shape());
   backend().loss.softmax(x.f32(), y.f32(), x.rowCount(), x.columns(), log);
@@ -318,7 +197,8 @@ void runSoftmax(Call& c) {
   if (c.has("gradOutput")) {
     require(c.input("gradOutput").elements() == x.elements(), "Expected a gradient of ", x.shape().text());
     Tensor dx = Tensor::zeros(x.shape());
-    backend().loss.softmaxBackward(y.f32(), c.input("gradOutput").f32(), dx.f32(), x.rowCount(), x.columns(), log);
+    backend().loss.softmaxBackward(y.f32(), c.input("gradOutput").f32(), dx.f32(), x.rowCount(), x.columns(),
+                                   log);
     c.results["grad.x"] = dx;
   }
 }
@@ -337,25 +217,31 @@ void runDistillation(Call& c) {
   require(x.shape().rank() >= 2, "Expected logits of two or more dimensions but received ", x.shape().text());
   const int axis = static_cast<int>(c.number("axis", -1));
   const int a = axis < 0 ? axis + x.shape().rank() : axis;
-  require(a >= 1 && a < x.shape().rank(), "Expected an axis within ", x.shape().text(), " but received ", axis);
+  require(a >= 1 && a < x.shape().rank(), "Expected an axis within ", x.shape().text(), " but received ",
+          axis);
   int64_t outer = 1, inner = 1;
   for (int i = 0; i < a; ++i) outer *= x.dim(i);
   for (int i = a + 1; i < x.shape().rank(); ++i) inner *= x.dim(i);
   Tensor gradient = Tensor::zeros(x.shape());
   require(x.elements() > 0, "Expected logits of at least one element but received ", x.shape().text());
-  require(c.number("temperature", 3) > 0, "Expected a positive temperature but received ", c.number("temperature", 3));
+  require(c.number("temperature", 3) > 0, "Expected a positive temperature but received ",
+          c.number("temperature", 3));
   const float share = part == "combined" ? 0.5f : 1.0f;
   double loss = 0;
   if (part != "kl") {
     const Tensor& labels = c.input("labels");
-    require(labels.shape() == x.shape(), "Expected labels of ", x.shape().text(), " but received ", labels.shape().text());
-    loss += share * backend().loss.binary({x.f32(), labels.f32(), x.dim(0), x.elements() / x.dim(0), share, gradient.f32(), false});
+    require(labels.shape() == x.shape(), "Expected labels of ", x.shape().text(), " but received ",
+            labels.shape().text());
+    loss += share * backend().loss.binary({x.f32(), labels.f32(), x.dim(0), x.elements() / x.dim(0), share,
+                                           gradient.f32(), false});
   }
   if (part != "bce") {
     const Tensor& target = c.input("target");
-    require(target.shape() == x.shape(), "Expected a target of ", x.shape().text(), " but received ", target.shape().text());
+    require(target.shape() == x.shape(), "Expected a target of ", x.shape().text(), " but received ",
+            target.shape().text());
     loss += share * backend().loss.distillation({x.f32(), target.f32(), outer, x.dim(a), inner, x.dim(0),
-                                                 static_cast<float>(c.number("temperature", 3)), share, gradient.f32(), true});
+                                                 static_cast<float>(c.number("temperature", 3)), share,
+                                                 gradient.f32(), true});
   }
   c.results["loss"] = scalar(loss);
   c.results["grad.output"] = gradient;
@@ -364,12 +250,15 @@ void runDistillation(Call& c) {
 void runCrossEntropy(Call& c) {
   const Tensor& x = c.input("logits");
   const Tensor& labels = c.input("labels", DType::i32);
-  require(x.shape().rank() >= 1 && x.columns() > 0, "Expected at least one class but received ", x.shape().text());
-  require(labels.elements() == x.rowCount(), "Expected ", x.rowCount(), " labels but received ", labels.elements());
+  require(x.shape().rank() >= 1 && x.columns() > 0, "Expected at least one class but received ",
+          x.shape().text());
+  require(labels.elements() == x.rowCount(), "Expected ", x.rowCount(), " labels but received ",
+          labels.elements());
   for (int64_t i = 0; i < labels.elements(); ++i)
     require(labels.data<int32_t>()[i] < x.columns(), "Expected labels below ", x.columns());
   Tensor gradient = Tensor::zeros(x.shape());
-  c.results["loss"] = scalar(backend().loss.crossEntropy({x.f32(), labels.data<int32_t>(), x.rowCount(), x.columns(), gradient.f32()}));
+  c.results["loss"] = scalar(backend().loss.crossEntropy(
+      {x.f32(), labels.data<int32_t>(), x.rowCount(), x.columns(), gradient.f32()}));
   c.results["grad.logits"] = gradient;
 }
 
@@ -381,13 +270,15 @@ Tensor copyOf(const Tensor& from) {
 
 void runAdamW(Call& c) {
   require(c.number("step", 1) >= 1, "Expected a step of at least 1 but received ", c.number("step", 1));
-  Tensor p = copyOf(c.input("parameter")), m = copyOf(c.input("average")), v = copyOf(c.input("averageSquare"));
+  Tensor p = copyOf(c.input("parameter")), m = copyOf(c.input("average")),
+         v = copyOf(c.input("averageSquare"));
   const Tensor& g = c.input("gradient");
   require(g.elements() == p.elements() && m.elements() == p.elements() && v.elements() == p.elements(),
           "Expected parameter, gradient, average and averageSquare of the same size");
-  backend().optimizer.adamw({p.f32(), g.f32(), m.f32(), v.f32(), p.elements(), static_cast<int64_t>(c.number("step", 1)),
-                             c.number("learningRate", 1e-3), c.number("beta1", 0.9), c.number("beta2", 0.999),
-                             c.number("epsilon", 1e-8), c.number("weightDecay", 0.01)});
+  backend().optimizer.adamw({p.f32(), g.f32(), m.f32(), v.f32(), p.elements(),
+                             static_cast<int64_t>(c.number("step", 1)), c.number("learningRate", 1e-3),
+                             c.number("beta1", 0.9), c.number("beta2", 0.999), c.number("epsilon", 1e-8),
+                             c.number("weightDecay", 0.01)});
   c.results["out"] = p;
   c.results["average"] = m;
   c.results["averageSquare"] = v;
@@ -400,12 +291,15 @@ void runGradientNorm(Call& c) {
 
 void runPhilox(Call& c) {
   const auto count = static_cast<int64_t>(c.number("count", 4));
-  require(count > 0 && count % 4 == 0 && count <= (1 << 20), "Expected a count that is a multiple of 4 up to 1048576");
-  const Philox generator{static_cast<uint64_t>(c.number("seed", 0)), static_cast<uint64_t>(c.number("stream", 0))};
+  require(count > 0 && count % 4 == 0 && count <= (1 << 20),
+          "Expected a count that is a multiple of 4 up to 1048576");
+  const Philox generator{static_cast<uint64_t>(c.number("seed", 0)),
+                         static_cast<uint64_t>(c.number("stream", 0))};
   Tensor words = Tensor::zeros({count}, DType::i32), normal = Tensor::zeros({count});
   for (int64_t i = 0; i < count / 4; ++i) {
     const auto w = generator.words(static_cast<uint64_t>(i) + static_cast<uint64_t>(c.number("counter", 0)));
-    for (int64_t j = 0; j < 4; ++j) words.data<int32_t>()[i * 4 + j] = static_cast<int32_t>(w[static_cast<size_t>(j)]);
+    for (int64_t j = 0; j < 4; ++j)
+      words.data<int32_t>()[i * 4 + j] = static_cast<int32_t>(w[static_cast<size_t>(j)]);
   }
   fillNormal(normal.f32(), count, 1.0f, generator);
   c.results["out"] = words;
@@ -413,20 +307,29 @@ void runPhilox(Call& c) {
 }
 
 const std::map<std::string, std::function<void(Call&)>>& table() {
-  static const std::map<std::string, std::function<void(Call&)>> ops{
-      {"linear", runLinear},          {"feed_forward", runFeedForward}, {"layer_norm", runLayerNorm},
-      {"attention", runAttention},    {"adapter", runAdapter},          {"embedding", runEmbedding},
-      {"gather_rows", runGatherRows}, {"add_rows", runAddRows},         {"activation", runActivation},
-      {"dropout", runDropout},        {"softmax", runSoftmax},          {"distillation_loss", runDistillation},
-      {"cross_entropy", runCrossEntropy}, {"adamw", runAdamW},          {"gradient_norm", runGradientNorm},
-      {"philox", runPhilox}};
+  static const std::map<std::string, std::function<void(Call&)>> ops{{"linear", runLinear},
+                                                                     {"feed_forward", runFeedForward},
+                                                                     {"layer_norm", runLayerNorm},
+                                                                     {"attention", runAttention},
+                                                                     {"adapter", runAdapter},
+                                                                     {"embedding", runEmbedding},
+                                                                     {"gather_rows", runGatherRows},
+                                                                     {"add_rows", runAddRows},
+                                                                     {"activation", runActivation},
+                                                                     {"dropout", runDropout},
+                                                                     {"softmax", runSoftmax},
+                                                                     {"distillation_loss", runDistillation},
+                                                                     {"cross_entropy", runCrossEntropy},
+                                                                     {"adamw", runAdamW},
+                                                                     {"gradient_norm", runGradientNorm},
+                                                                     {"philox", runPhilox}};
   return ops;
 }
 
 }  // namespace
 
-NamedTensors runOp(const std::string& name, const NamedTensors& inputs, const std::map<std::string, Attribute>& attributes,
-                   const Tensor& gradOutput) {
+NamedTensors runOp(const std::string& name, const NamedTensors& inputs,
+                   const std::map<std::string, Attribute>& attributes, const Tensor& gradOutput) {
   const auto found = table().find(name);
   if (found == table().end()) {
     std::string known;
@@ -444,35 +347,6 @@ std::vector<std::string> opNames() {
   std::vector<std::string> names;
   for (const auto& [name, op] : table()) names.push_back(name);
   return names;
-}
-
-double productRate(int64_t m, int64_t n, int64_t k, DType dtype) {
-  for (int64_t size : {m, n, k}) require(size >= 1 && size <= 65536, "Expected sizes from 1 to 65536 but received ", size);
-  require(dtype == DType::f32 || dtype == DType::bf16, "Expected f32 or bf16 but received ", nameOf(dtype));
-  Tensor a = Tensor::zeros({m, k}, dtype), b = Tensor::zeros({k, n}), c = Tensor::zeros({m, n}, dtype);
-  Tensor values = Tensor::zeros({m, k});
-  fillNormal(values.f32(), values.elements(), 1.0f, {1, 1});
-  fillNormal(b.f32(), b.elements(), 1.0f, {1, 2});
-  backend().elementwise.convert(values.raw(), DType::f32, a.raw(), dtype, a.elements());
-  const auto packed = backend().product.pack({b.raw(), DType::f32, n, false}, k, n, dtype);
-  Product product{};
-  product.m = m;
-  product.n = n;
-  product.k = k;
-  product.a = {a.raw(), dtype, k, false};
-  product.b = {nullptr, dtype, n, false};
-  product.packedB = packed.get();
-  product.c = c.raw();
-  product.cType = dtype;
-  product.cStride = n;
-  double best = 0;
-  for (int repeat = 0; repeat < 12; ++repeat) {
-    const auto begin = std::chrono::steady_clock::now();
-    backend().product.multiply(product);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    best = std::max(best, 2.0 * static_cast<double>(m * n) * static_cast<double>(k) / seconds * 1e-9);
-  }
-  return best;
 }
 
 }  // namespace duet

@@ -88,8 +88,10 @@ void backwardAll(const ActivationBackward& c) {
 }
 
 void forward(const ActivationForward& c) {
-  if (c.dtype == DType::bf16) forwardAll<bf16>(c);
-  else forwardAll<float>(c);
+  if (c.dtype == DType::bf16)
+    forwardAll<bf16>(c);
+  else
+    forwardAll<float>(c);
 }
 
 void backward(const ActivationBackward& c) {

@@ -23,8 +23,8 @@ constexpr int kRows = 4, kVectors = 2;
 
 // C[R x V*lanes] (+)= A[R x K] B[K x V*lanes]; A element (r, k) at a[r * aRow + k * aColumn].
 template <int R, int V>
-inline void tile(int64_t depth, const float* a, int64_t aRow, int64_t aColumn, const float* b, int64_t bRow, float* c,
-                 int64_t cRow, bool accumulate) {
+inline void tile(int64_t depth, const float* a, int64_t aRow, int64_t aColumn, const float* b, int64_t bRow,
+                 float* c, int64_t cRow, bool accumulate) {
   Vec sum[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -61,17 +61,19 @@ inline void rowsOf(int64_t n, int64_t depth, const float* a, int64_t aRow, int64
 }
 
 // n is a multiple of kLanes (buffers are padded to it).
-void multiply(int64_t m, int64_t n, int64_t depth, const float* a, int64_t aRow, int64_t aColumn, const float* b,
-              int64_t bRow, float* c, int64_t cRow, bool accumulate) {
+void multiply(int64_t m, int64_t n, int64_t depth, const float* a, int64_t aRow, int64_t aColumn,
+              const float* b, int64_t bRow, float* c, int64_t cRow, bool accumulate) {
   int64_t i = 0;
   for (; i + kRows <= m; i += kRows)
     rowsOf<kRows>(n, depth, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
-  for (; i < m; ++i) rowsOf<1>(n, depth, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
+  for (; i < m; ++i)
+    rowsOf<1>(n, depth, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
 }
 
 /// Rows of one head as f32, `width` >= headSize columns with zeros behind.
 template <typename T>
-void copyHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, float* to, int64_t width) {
+void copyHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, float* to,
+              int64_t width) {
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = static_cast<const T*>(m.data) + (row + r) * m.stride + head * size;
     float* out = to + r * width;
@@ -178,13 +180,17 @@ void backwardAs(const AttentionBackward& c) {
 }
 
 void forward(const AttentionForward& c) {
-  if (c.dtype == DType::bf16 && hasBf16Dot()) bf16DotForward(c);
-  else c.dtype == DType::bf16 ? forwardAs<bf16>(c) : forwardAs<float>(c);
+  if (c.dtype == DType::bf16 && hasBf16Dot())
+    bf16DotForward(c);
+  else
+    c.dtype == DType::bf16 ? forwardAs<bf16>(c) : forwardAs<float>(c);
 }
 
 void backward(const AttentionBackward& c) {
-  if (c.dtype == DType::bf16 && hasBf16Dot()) bf16DotBackward(c);
-  else c.dtype == DType::bf16 ? backwardAs<bf16>(c) : backwardAs<float>(c);
+  if (c.dtype == DType::bf16 && hasBf16Dot())
+    bf16DotBackward(c);
+  else
+    c.dtype == DType::bf16 ? backwardAs<bf16>(c) : backwardAs<float>(c);
 }
 
 }  // namespace

@@ -20,8 +20,8 @@ namespace {
 using Word = uint32_t;
 
 template <int R, int V>
-DUET_BF16 inline void tile(int64_t pairs, const Word* a, int64_t aRow, int64_t aColumn, const Word* b, int64_t bRow,
-                           float* c, int64_t cRow, bool accumulate) {
+DUET_BF16 inline void tile(int64_t pairs, const Word* a, int64_t aRow, int64_t aColumn, const Word* b,
+                           int64_t bRow, float* c, int64_t cRow, bool accumulate) {
   __m512 sum[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -46,8 +46,8 @@ DUET_BF16 inline void tile(int64_t pairs, const Word* a, int64_t aRow, int64_t a
 }
 
 template <int R>
-DUET_BF16 inline void rowsOf(int64_t n, int64_t pairs, const Word* a, int64_t aRow, int64_t aColumn, const Word* b,
-                             int64_t bRow, float* c, int64_t cRow, bool accumulate) {
+DUET_BF16 inline void rowsOf(int64_t n, int64_t pairs, const Word* a, int64_t aRow, int64_t aColumn,
+                             const Word* b, int64_t bRow, float* c, int64_t cRow, bool accumulate) {
   int64_t j = 0;
   for (; j + 48 <= n; j += 48) tile<R, 3>(pairs, a, aRow, aColumn, b + j, bRow, c + j, cRow, accumulate);
   if (j + 32 <= n) {
@@ -63,7 +63,8 @@ DUET_BF16 void multiply(int64_t m, int64_t n, int64_t pairs, const Word* a, int6
   int64_t i = 0;
   for (; i + 8 <= m; i += 8)
     rowsOf<8>(n, pairs, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
-  for (; i < m; ++i) rowsOf<1>(n, pairs, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
+  for (; i < m; ++i)
+    rowsOf<1>(n, pairs, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
 }
 
 const bf16* headRow(const HeadMatrix& m, int64_t row, int64_t head, int64_t size) {
@@ -73,7 +74,8 @@ const bf16* headRow(const HeadMatrix& m, int64_t row, int64_t head, int64_t size
 Word pairOf(bf16 low, bf16 high) { return static_cast<Word>(low.bits) | static_cast<Word>(high.bits) << 16; }
 
 /// Rows of a head as words along the head: rows x `words`, an odd last element paired with 0.
-void wordsOfRows(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to, int64_t words) {
+void wordsOfRows(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to,
+                 int64_t words) {
   for (int64_t r = 0; r < rows; ++r) {
     to[r * words + words - 1] = 0;
     std::memcpy(to + r * words, headRow(m, row + r, head, size), static_cast<size_t>(size) * 2);
@@ -81,7 +83,8 @@ void wordsOfRows(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, i
 }
 
 /// The same words turned: `words` x `width`, zeros behind the last row.
-void turnedWords(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to, int64_t width) {
+void turnedWords(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to,
+                 int64_t width) {
   const int64_t words = (size + 1) / 2;
   for (int64_t w = 0; w < words; ++w)
     for (int64_t r = rows; r < width; ++r) to[w * width + r] = 0;
@@ -93,7 +96,8 @@ void turnedWords(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, i
 }
 
 /// Pairs of neighbouring rows: (rows + 1) / 2 x `wide`, zeros behind the head and for a missing row.
-void rowPairs(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to, int64_t wide) {
+void rowPairs(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to,
+              int64_t wide) {
   for (int64_t r = 0; r < rows; r += 2) {
     const bf16* first = headRow(m, row + r, head, size);
     const bf16* second = r + 1 < rows ? headRow(m, row + r + 1, head, size) : nullptr;
@@ -122,7 +126,8 @@ void blockRowPairs(const Word* block, int64_t rows, int64_t width, Word* to) {
     Word* out = to + r / 2 * width;
     if (second) {
 #pragma omp simd
-      for (int64_t j = 0; j < width; ++j) out[j] = static_cast<Word>(first[j]) | static_cast<Word>(second[j]) << 16;
+      for (int64_t j = 0; j < width; ++j)
+        out[j] = static_cast<Word>(first[j]) | static_cast<Word>(second[j]) << 16;
     } else {
       for (int64_t j = 0; j < width; ++j) out[j] = first[j];
     }
@@ -140,9 +145,11 @@ bool hasBf16Dot() {
 
 void bf16DotForward(const AttentionForward& c) {
   const AttentionShape& s = c.shape;
-  const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16), most = roundUp(longest(s), 16);
+  const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16),
+                most = roundUp(longest(s), 16);
   const float factor = 1.0f / std::sqrt(static_cast<float>(size));
-  const Scratch all(half * most + most / 2 * wide + kQueryBlock * (half + wide + most + most / 2) + most + 256);
+  const Scratch all(half * most + most / 2 * wide + kQueryBlock * (half + wide + most + most / 2) + most +
+                    256);
 #pragma omp parallel
   {
     Share share(all);
@@ -175,7 +182,8 @@ void bf16DotForward(const AttentionForward& c) {
 
 void bf16DotBackward(const AttentionBackward& c) {
   const AttentionShape& s = c.shape;
-  const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16), most = roundUp(longest(s), 16);
+  const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16),
+                most = roundUp(longest(s), 16);
   const float factor = 1.0f / std::sqrt(static_cast<float>(size));
   const Scratch all(2 * half * most + most / 2 * wide + 2 * most * wide +
                     kQueryBlock * (2 * half + 2 * wide + 3 * most) + most + 512);

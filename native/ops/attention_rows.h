@@ -26,7 +26,8 @@ struct Scratch {
   int64_t each;
   explicit Scratch(int64_t count) : each(roundUp(count + 256, 16)) {
     data = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(each * omp_get_max_threads()) * 4));
-    if (!data) fail(Code::Internal, "Out of memory: attention needs ", each * 4, " bytes of scratch a thread");
+    if (!data)
+      fail(Code::Internal, "Out of memory: attention needs ", each * 4, " bytes of scratch a thread");
   }
   ~Scratch() { std::free(data); }
 };
@@ -54,7 +55,8 @@ void storeHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int
 }
 
 /// Keep factors of one row of probabilities: 0 or 1 / (1 - p).
-inline void dropoutRow(const AttentionShape& s, int64_t head, int64_t queryRow, int64_t keys, float* factors) {
+inline void dropoutRow(const AttentionShape& s, int64_t head, int64_t queryRow, int64_t keys,
+                       float* factors) {
   const Philox generator{s.seed, s.stream};
   const uint64_t line = static_cast<uint64_t>(queryRow * s.heads + head) << 20;  // up to 4M keys a row
   const float kept = 1.0f / (1.0f - s.dropout);
@@ -81,8 +83,9 @@ inline int64_t longest(const AttentionShape& s) {
 }
 
 /// Scores of some query rows become probabilities (after dropout); keeps the log of the sum of exponentials.
-inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row, int64_t rows,
-                        float factor, float* scores, int64_t width, float* keep, float* logSum) {
+inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
+                        int64_t rows, float factor, float* scores, int64_t width, float* keep,
+                        float* logSum) {
   const int64_t keys = span.keyEnd - span.keyBegin;
   for (int64_t r = 0; r < rows; ++r) {
     float* line = scores + r * width;
@@ -107,7 +110,8 @@ inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int6
   }
 }
 
-/// Scores `p` and gradients `dp` of the probabilities of some rows become D (the probabilities after dropout) and dS.
+/// Scores `p` and gradients `dp` of the probabilities of some rows become D (the probabilities after dropout)
+/// and dS.
 inline void softmaxGradientRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
                                 int64_t rows, float factor, float* p, float* dp, int64_t width, float* keep,
                                 const float* logSums) {

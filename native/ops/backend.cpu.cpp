@@ -16,9 +16,9 @@ OptimizerKernels optimizerKernels();
 #define DUET_TEXT(name) DUET_TEXT_OF(name)
 
 const Backend& makeBackend() {
-  static const Backend backend{DUET_TEXT(DUET_ISA),   productKernels(),     normKernels(),
-                               activationKernels(),   attentionKernels(),   elementwiseKernels(),
-                               embeddingKernels(),    lossKernels(),        optimizerKernels()};
+  static const Backend backend{DUET_TEXT(DUET_ISA), productKernels(),   normKernels(),
+                               activationKernels(), attentionKernels(), elementwiseKernels(),
+                               embeddingKernels(),  lossKernels(),      optimizerKernels()};
   return backend;
 }
 

@@ -19,10 +19,14 @@ void convertAs(const void* from, void* to, int64_t count) {
 
 void convert(const void* from, DType fromType, void* to, DType toType, int64_t count) {
   const bool fromHalf = fromType == DType::bf16, toHalf = toType == DType::bf16;
-  if (fromHalf && toHalf) convertAs<bf16, bf16>(from, to, count);
-  else if (fromHalf) convertAs<bf16, float>(from, to, count);
-  else if (toHalf) convertAs<float, bf16>(from, to, count);
-  else convertAs<float, float>(from, to, count);
+  if (fromHalf && toHalf)
+    convertAs<bf16, bf16>(from, to, count);
+  else if (fromHalf)
+    convertAs<bf16, float>(from, to, count);
+  else if (toHalf)
+    convertAs<float, bf16>(from, to, count);
+  else
+    convertAs<float, float>(from, to, count);
 }
 
 void add(const float* a, const float* b, float* y, int64_t count) {
@@ -65,8 +69,10 @@ void columnSumAs(const T* x, int64_t rows, int64_t columns, int64_t stride, floa
 
 void columnSum(const void* x, DType dtype, int64_t rows, int64_t columns, int64_t stride, float* out,
                bool accumulate) {
-  if (dtype == DType::bf16) columnSumAs(static_cast<const bf16*>(x), rows, columns, stride, out, accumulate);
-  else columnSumAs(static_cast<const float*>(x), rows, columns, stride, out, accumulate);
+  if (dtype == DType::bf16)
+    columnSumAs(static_cast<const bf16*>(x), rows, columns, stride, out, accumulate);
+  else
+    columnSumAs(static_cast<const float*>(x), rows, columns, stride, out, accumulate);
 }
 
 void gatherRows(const void* x, const int32_t* index, void* y, int64_t rows, int64_t rowBytes) {

@@ -7,9 +7,9 @@
 namespace duet {
 
 struct EmbeddingTerm {
-  const float* table;     // entries x columns
-  const int32_t* index;   // rows; below 0 adds nothing
-  const float* weight;    // rows, or null for 1
+  const float* table;    // entries x columns
+  const int32_t* index;  // rows; below 0 adds nothing
+  const float* weight;   // rows, or null for 1
 };
 
 struct EmbeddingKernels {

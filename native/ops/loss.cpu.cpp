@@ -42,8 +42,8 @@ double distillation(const DistillationLoss& c) {
         const double probability = std::exp(logQ);
         if (!(probability <= 0.0)) total += probability * (logQ - logP);  // NaN counts
         if (c.gradient)
-          put(c.gradient, begin + i * c.inner, c.scale * t / static_cast<double>(c.batch) * (std::exp(logP) - probability),
-              c.accumulate);
+          put(c.gradient, begin + i * c.inner,
+              c.scale * t / static_cast<double>(c.batch) * (std::exp(logP) - probability), c.accumulate);
       }
     }
   return t * t * total / static_cast<double>(c.batch);

@@ -18,7 +18,7 @@ struct DistillationLoss {
   int64_t outer, classes, inner;
   int64_t batch;  // N
   float temperature;
-  float scale;  // of the gradient
+  float scale;      // of the gradient
   float* gradient;  // or null
   bool accumulate;
 };
@@ -46,7 +46,8 @@ struct LossKernels {
   /// y = softmax(x) or log softmax(x) along the last dimension
   void (*softmax)(const float* x, float* y, int64_t rows, int64_t columns, bool log);
   /// dx of the same, from y
-  void (*softmaxBackward)(const float* y, const float* dy, float* dx, int64_t rows, int64_t columns, bool log);
+  void (*softmaxBackward)(const float* y, const float* dy, float* dx, int64_t rows, int64_t columns,
+                          bool log);
 };
 
 }  // namespace duet

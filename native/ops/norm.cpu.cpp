@@ -99,8 +99,10 @@ void parameterGradient(const NormBackward& c) {
 }
 
 void forward(const NormForward& c) {
-  if (c.yType == DType::bf16) forwardRows<bf16>(c);
-  else forwardRows<float>(c);
+  if (c.yType == DType::bf16)
+    forwardRows<bf16>(c);
+  else
+    forwardRows<float>(c);
 }
 
 void backward(const NormBackward& c) {

@@ -12,7 +12,8 @@ void adamw(const AdamWStep& c) {
   const float decay = static_cast<float>(1.0 - c.learningRate * c.weightDecay);
   const float beta2 = static_cast<float>(c.beta2);
   const float rest1 = static_cast<float>(1.0 - c.beta1), rest2 = static_cast<float>(1.0 - c.beta2);
-  const float step = static_cast<float>(c.learningRate / (1.0 - std::pow(c.beta1, static_cast<double>(c.step))));
+  const float step =
+      static_cast<float>(c.learningRate / (1.0 - std::pow(c.beta1, static_cast<double>(c.step))));
   const float root = static_cast<float>(std::sqrt(1.0 - std::pow(c.beta2, static_cast<double>(c.step))));
   const float epsilon = static_cast<float>(c.epsilon);
 #pragma omp parallel for simd schedule(static) if (c.count > 16384)

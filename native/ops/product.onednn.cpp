@@ -27,7 +27,13 @@ struct Key {
 struct KeyHash {
   size_t operator()(const Key& key) const {
     uint64_t hash = 1469598103934665603ull;
-    const int64_t words[] = {key.m, key.n, key.k, key.aStride, key.bStride, key.cStride, key.residualStride,
+    const int64_t words[] = {key.m,
+                             key.n,
+                             key.k,
+                             key.aStride,
+                             key.bStride,
+                             key.cStride,
+                             key.residualStride,
                              static_cast<int64_t>(key.flags)};
     for (int64_t word : words) hash = (hash ^ static_cast<uint64_t>(word)) * 1099511628211ull;
     return static_cast<size_t>(hash ^ (hash >> 32));
@@ -97,15 +103,15 @@ auto guarded(const char* what, Work work) {
   try {
     return work();
   } catch (const dnnl::error& error) {
-    fail(error.status == dnnl_out_of_memory ? Code::Internal : Code::Unsupported, "oneDNN could not ", what, ": ",
-         error.what());
+    fail(error.status == dnnl_out_of_memory ? Code::Internal : Code::Unsupported, "oneDNN could not ", what,
+         ": ", error.what());
   }
 }
 
 Plan makePlan(const Product& c) {
   const memory::desc a = matrix(c.m, c.k, c.a.dtype, c.a.stride, c.a.transposed);
-  const memory::desc b = c.packedB ? c.packedB->memory.get_desc()
-                                   : matrix(c.k, c.n, c.b.dtype, c.b.stride, c.b.transposed);
+  const memory::desc b =
+      c.packedB ? c.packedB->memory.get_desc() : matrix(c.k, c.n, c.b.dtype, c.b.stride, c.b.transposed);
   const memory::desc out = matrix(c.m, c.n, c.cType, c.cStride, false);
   const memory::desc bias({1, c.n}, DataType::f32, memory::dims{c.n, 1});
   dnnl::post_ops steps;
@@ -120,14 +126,15 @@ Plan makePlan(const Product& c) {
 }
 
 Key keyOf(const Product& c) {
-  const uint32_t flags = static_cast<uint32_t>(c.a.dtype) | static_cast<uint32_t>(c.b.dtype) << 3 |
-                         static_cast<uint32_t>(c.cType) << 6 | static_cast<uint32_t>(c.a.transposed) << 9 |
-                         static_cast<uint32_t>(c.b.transposed) << 10 |
-                         static_cast<uint32_t>(c.packedB != nullptr) << 11 |
-                         static_cast<uint32_t>(c.bias != nullptr) << 12 |
-                         static_cast<uint32_t>(c.residual != nullptr) << 13 |
-                         static_cast<uint32_t>(c.accumulate) << 14;
-  return {c.m, c.n, c.k, c.a.stride, c.packedB ? 0 : c.b.stride, c.cStride, c.residual ? c.residualStride : 0, flags};
+  const uint32_t flags =
+      static_cast<uint32_t>(c.a.dtype) | static_cast<uint32_t>(c.b.dtype) << 3 |
+      static_cast<uint32_t>(c.cType) << 6 | static_cast<uint32_t>(c.a.transposed) << 9 |
+      static_cast<uint32_t>(c.b.transposed) << 10 | static_cast<uint32_t>(c.packedB != nullptr) << 11 |
+      static_cast<uint32_t>(c.bias != nullptr) << 12 | static_cast<uint32_t>(c.residual != nullptr) << 13 |
+      static_cast<uint32_t>(c.accumulate) << 14;
+  return {
+      c.m,  c.n, c.k, c.a.stride, c.packedB ? 0 : c.b.stride, c.cStride, c.residual ? c.residualStride : 0,
+      flags};
 }
 
 void multiply(const Product& c) {
@@ -148,7 +155,9 @@ void multiply(const Product& c) {
         {DNNL_ARG_SRC, wrap(plan.description.src_desc(), c.a.data)},
         {DNNL_ARG_WEIGHTS, c.packedB ? c.packedB->memory : wrap(plan.description.weights_desc(), c.b.data)},
         {DNNL_ARG_DST, wrap(plan.description.dst_desc(), c.c)}};
-    if (c.bias) arguments.emplace(DNNL_ARG_BIAS, wrap(memory::desc({1, c.n}, DataType::f32, memory::dims{c.n, 1}), c.bias));
+    if (c.bias)
+      arguments.emplace(DNNL_ARG_BIAS,
+                        wrap(memory::desc({1, c.n}, DataType::f32, memory::dims{c.n, 1}), c.bias));
     if (c.residual)
       arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(c.accumulate ? 1 : 0) | DNNL_ARG_SRC_1,
                         wrap(matrix(c.m, c.n, DType::f32, c.residualStride, false), c.residual));

@@ -51,4 +51,10 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+// A reader that has seen enough (`duet golden ... | head`) is no error.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(0);
+});
+
 process.exitCode = await main(process.argv);

@@ -9,7 +9,8 @@
  * ```
  *
  * The frozen encoder exists once. What belongs to a client (adapter_0 and its head, say) is kept here and written into the
- * model before its training; before the first round every client has the model's own initial values, as published.
+ * model before its training; before the first round every client has the model's own initial values, as published. After a
+ * run the model has its initial adapters and heads again, so several federations can be compared on one model.
  */
 
 import { Random } from '../data/random.js';
@@ -67,8 +68,10 @@ export class Federation {
     if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a federation at a time');
     this.#running = true;
     let folder: RunFolder<RoundReport> | undefined;
+    let initial: Tensors = {};
     try {
       const { rounds, evaluation, runDir } = this.settings;
+      initial = await this.model.read(this.model.tunable);
       folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
       this.#state ??= await this.#initialState();
       const first = this.#state.round === 0 && !this.history.some((report) => report.number === 0);
@@ -79,6 +82,7 @@ export class Federation {
     } finally {
       this.#running = false;
       await folder?.close();
+      if (!this.model.disposed) await this.model.write(initial);
     }
   }
 

@@ -268,6 +268,11 @@ export class Vilt {
     this.#native = undefined;
   }
 
+  /** True once `dispose` was called. */
+  get disposed(): boolean {
+    return this.#native === undefined;
+  }
+
   [Symbol.dispose](): void {
     this.dispose();
   }

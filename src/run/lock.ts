@@ -3,7 +3,7 @@
  * ever sees half of one, and a lock whose process is gone, or whose id now belongs to a younger process, is replaced.
  */
 
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { link, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { codeOf, DuetError, ioError } from '../errors.js';
@@ -29,6 +29,7 @@ export async function lockFolder(folder: string): Promise<Lock> {
   try {
     await writeFile(mine, JSON.stringify(own), { flag: 'wx' });
     await claim(path, mine, folder);
+    await removeLeftovers(folder);
   } catch (error) {
     throw ioError(error, `lock the run folder ${folder}`, 'choose a folder that can be written');
   } finally {
@@ -53,10 +54,30 @@ async function claim(path: string, mine: string, folder: string): Promise<void> 
           `choose another folder (if no such process exists, delete ${path})`,
       );
     }
-    // Moved aside before it is deleted: of two processes that find it stale, one moves it.
-    const stale = `${mine}.stale`;
-    await rename(path, stale).catch(() => {});
-    await rm(stale, { force: true });
+    await removeStale(path, `${mine}.stale`);
+  }
+}
+
+/** Moves a lock aside before deleting it: of two processes that find it stale, one moves it. */
+async function removeStale(path: string, aside: string): Promise<void> {
+  try {
+    await rename(path, aside);
+  } catch {
+    return; // another process was faster
+  }
+  const moved = await readOwner(aside);
+  // Another process replaced the stale lock in the meantime: its lock is put back.
+  if (moved !== undefined && (await isAlive(moved))) await link(aside, path).catch(() => {});
+  await rm(aside, { force: true });
+}
+
+/** Files of processes that were killed while they made their lock. */
+async function removeLeftovers(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    const pid = /^\.lock\.(\d+)\./.exec(name)?.[1];
+    if (pid !== undefined && !(await isAlive({ pid: Number(pid), host: hostname() }))) {
+      await rm(join(folder, name), { force: true });
+    }
   }
 }
 
