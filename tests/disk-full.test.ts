@@ -11,7 +11,8 @@ import { allRounds, tinyFederation, tinyModel, withoutTiming } from './federatio
 const place = await mkdtemp(join(tmpdir(), 'duet-full-'));
 const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', place], { encoding: 'utf8' });
 const reason = mounted.status === 0 ? undefined : (mounted.stderr ?? String(mounted.error)).trim();
-if (reason) console.log(`skipped: a full disk is not tested, for no small file system can be mounted (${reason})`);
+if (reason)
+  console.log(`skipped: a full disk is not tested, for no small file system can be mounted (${reason})`);
 
 afterAll(async () => {
   if (!reason) spawnSync('umount', [place]);

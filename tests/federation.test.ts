@@ -144,6 +144,25 @@ describe('the same numbers', () => {
   });
 });
 
+describe('the model', () => {
+  test('has its initial adapters and heads again after a run, so that strategies can be compared on it', async () => {
+    const federation = tinyFederation();
+    const { model } = federation;
+    const before = await model.read(model.names());
+    const first = await allRounds(federation);
+    expect(await model.read(model.names())).toEqual(before);
+    expect(withoutTiming(await allRounds(tinyFederation({ model })))).toEqual(withoutTiming(first));
+  });
+
+  test('may be disposed of while a run stands still', async () => {
+    const federation = tinyFederation();
+    const rounds = federation.run();
+    await rounds.next();
+    federation.model.dispose();
+    await expect(rounds.next()).rejects.toThrow(/disposed/);
+  });
+});
+
 describe('evaluation', () => {
   test('every few rounds and after the last, and before the first when asked', async () => {
     const reports = await allRounds(tinyFederation({ rounds: 5, evaluation: { every: 2, before: true } }));
@@ -224,6 +243,18 @@ describe('a loss that is not finite', () => {
     await expect(allRounds(tinyFederation({ clients, rounds: 3 }))).rejects.toMatchObject({
       code: 'NOT_FINITE',
       message: expect.stringMatching(/client sick, round 2, batch 2 of 3/),
+    });
+  });
+});
+
+describe('logits that are not finite', () => {
+  test('stop the run, with client and round', async () => {
+    const poisoned = madeBatch(3);
+    poisoned.pixelValues.fill(Number.NaN);
+    const clients = tinyClients(1).map((client) => ({ ...client, evaluation: new FixedBatches([poisoned]) }));
+    await expect(allRounds(tinyFederation({ clients }))).rejects.toMatchObject({
+      code: 'NOT_FINITE',
+      message: expect.stringMatching(/^Client client0, round 1: Expected finite logits/),
     });
   });
 });

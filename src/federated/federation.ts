@@ -312,7 +312,8 @@ export class Federation {
       const { runDir } = this.settings;
       const kept =
         runDir === undefined ? '' : `; the run up to round ${report.number - 1} is kept in ${runDir}`;
-      throw new DuetError('NOT_FINITE', messageOf(error) + kept, { cause: error });
+      const where = during === 'training' ? '' : `Client ${client.name}, round ${report.number}: `;
+      throw new DuetError('NOT_FINITE', where + messageOf(error) + kept, { cause: error });
     }
     report.failures.push({ client: client.name, during, code, message: messageOf(error) });
   }

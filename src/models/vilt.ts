@@ -58,7 +58,7 @@ export interface ViltOptions {
 export interface PretrainedOptions extends ViltOptions {
   /** The answers of the head `vqa`: a vocabulary, a list, or a number of classes. Default: those of the folder, if any. */
   answers?: AnswerVocabulary | readonly string[] | number;
-  /** Heads in the folder are used when their classes fit (`saved`, default) or drawn anew (`fresh`). */
+  /** The folder's heads are used when the answers are the same (`saved`, default), or all are drawn anew (`fresh`). */
   heads?: 'saved' | 'fresh';
 }
 

@@ -37,7 +37,7 @@ export class ProgressLine {
       this.#stream.write(`${text}\n`);
       return;
     }
-    const width = Math.max(20, (this.#stream.columns ?? 80) - 1);
+    const width = Math.max(20, (this.#stream.columns || 80) - 1);
     const line = text.length > width ? `${text.slice(0, width - 3)}...` : text;
     this.#stream.write(`\r\u001b[2K${line}`);
     this.#shown = line;
