@@ -56,6 +56,22 @@ describe('gradients of training everything', () => {
     }
   });
 
+  test.each(['feddat', 'single', 'full'] as const)(
+    '%s: a step leaves nothing behind in the next',
+    async (method) => {
+      const shape = smallShape();
+      const batch = collate(shape, threeSamples(shape));
+      const model = await smallModel(shape);
+      await model.startTraining({ ...full, method, optimizer: { ...full.optimizer, learningRate: 0 } });
+      const { loss } = await model.step(batch);
+      const gradients = await model.gradients();
+      await model.step(collate(shape, threeSamples(shape).toReversed()));
+      expect((await model.step(batch)).loss).toBe(loss);
+      for (const [name, again] of Object.entries(await model.gradients()))
+        expectSame(again, gradients[name]!, name);
+    },
+  );
+
   test('rows of the word table that the batch does not use get none', async () => {
     const shape = smallShape();
     const batch = collate(shape, threeSamples(shape), { token: () => 29 });

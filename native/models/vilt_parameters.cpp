@@ -192,6 +192,10 @@ void Vilt::load(const std::string& path) {
     const Shape shape{file.entry(found->second).shape};
     const bool widened =
         p.parameter == &modality_ && config_.modalityTypes == 3 && shape == Shape{2, config_.hiddenSize};
+    const std::string& dtype = file.entry(found->second).dtype;
+    if (dtype != "F32" && dtype != "BF16" && dtype != "F16")
+      fail(Code::Corrupt, "Expected floating-point weights for ", p.name, " in ", path, " but found ",
+           nameOf(file.tensor(found->second).dtype()));
     if (shape != p.shape && !widened)
       wrong.push_back(p.name + " is " + shape.text() + ", expected " + p.shape.text());
   }
@@ -219,11 +223,8 @@ void Vilt::load(const std::string& path) {
           target[i] = stored.f32()[i];
         else if (stored.dtype() == DType::bf16)
           target[i] = toFloat(stored.data<bf16>()[i]);
-        else if (stored.dtype() == DType::f16)
-          target[i] = halfToFloat(static_cast<const uint16_t*>(stored.raw())[i]);
         else
-          fail(Code::Corrupt, "Expected floating-point weights for ", p.name, " in ", path, " but found ",
-               nameOf(stored.dtype()));
+          target[i] = halfToFloat(static_cast<const uint16_t*>(stored.raw())[i]);
       }
       if (p.parameter == &modality_ &&
           stored.elements() < p.shape.elements())  // the third type copies the second

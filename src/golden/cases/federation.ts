@@ -123,7 +123,7 @@ async function compare(
   const strategy = new RecordingFedDat({
     temperature: config.kl_temperature,
     weights: /weight|sample/.test(about?.aggregation ?? variant) ? 'samples' : 'uniform',
-    clearGradients: /zero tensors/.test(about?.zero_grad ?? '') ? 'zero' : 'none',
+    clearGradients: /zero tensors|zero_grads/.test(about?.zero_grad ?? variant) ? 'zero' : 'none',
   });
   const { lr: learningRate, betas, eps: epsilon, weight_decay: weightDecay } = config.optimizer;
   const federation = new Federation({
