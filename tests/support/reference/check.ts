@@ -14,6 +14,10 @@ import { expect } from 'vitest';
 import { native, type TensorData } from '../../../src/native.js';
 import { f32, inBf16, largest, type Numbers, sizeOf, uniform } from './numbers.js';
 
+// Ops are compared on one thread; tests/ops/threads.test.ts compares one thread with several. Small work gains nothing
+// from a second thread, and on a busy machine waits for it.
+native.setThreads(1);
+
 export const EXACT_ARITHMETIC = 1e-6;
 export const FP32 = 1e-5;
 export const BF16 = 2 ** -7;
