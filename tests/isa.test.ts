@@ -97,6 +97,7 @@ const script = `
   const { file, calls, values, model } = deserialize(require('node:fs').readFileSync(0));
   const { shape, batch, training, task, classes } = model;
   const addon = require(file);
+  addon.setThreads(1);
   const refusal = (error) => ({ code: error.code });
   async function train(compute) {
     const vilt = new addon.Vilt(shape, { threads: 1, compute });

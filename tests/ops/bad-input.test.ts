@@ -1,7 +1,7 @@
 // Bad input to every op: one sound call each, and changes to it that must be refused with INVALID_ARGUMENT and words that
 // name what is wrong. None may end the process or touch memory that is not the op's (see `npm run test:asan`).
 
-import { describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { native, type TensorData } from '../../src/native.js';
 import { addon } from '../native-support.js';
 import type { Attributes } from '../support/reference/check.js';
@@ -323,6 +323,8 @@ const ops: Record<string, Op> = {
     ],
   },
 };
+
+beforeAll(() => native.setThreads(1));
 
 test('every op is here', () => {
   expect(Object.keys(ops).sort()).toEqual(addon.opNames().sort());
