@@ -1,8 +1,10 @@
 // Whatever a program hands to the addon, it gets an Error with a code and words: nothing crashes, and
 // nothing unusual is thrown.
 
-import { readFileSync } from 'node:fs';
-import { describe, expect, test } from 'vitest';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { NativeVilt, ViltShape } from '../src/native.js';
 import {
   addon,
@@ -28,6 +30,14 @@ function overcommits(): boolean {
     return false;
   }
 }
+
+// Some of the odd paths are good ones: what is written to them lands in a folder of its own.
+const place = { home: process.cwd(), odd: mkdtempSync(join(tmpdir(), 'duet-odd-')) };
+beforeAll(() => process.chdir(place.odd));
+afterAll(() => {
+  process.chdir(place.home);
+  rmSync(place.odd, { recursive: true });
+});
 
 type Anything = (...args: unknown[]) => unknown;
 
