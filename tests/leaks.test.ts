@@ -129,7 +129,6 @@ const cases: [name: string, body: string][] = [
   [
     'workers',
     `const { Worker } = require('node:worker_threads');
-     if (Math.random() < 0.9) return;
      const worker = new Worker('const addon = require(' + JSON.stringify(addonFile) + '); addon.weightedAverage([new Float32Array(10)], [1]);', { eval: true });
      await new Promise((resolve) => worker.once('exit', resolve));`,
   ],
