@@ -42,6 +42,13 @@ async function readBatch(file: string, s: StepShape): Promise<ViltBatch> {
   };
 }
 
+async function readState(file: string): Promise<Tensors> {
+  const { tensors } = await native.readSafetensors(file);
+  return Object.fromEntries(
+    Object.entries(tensors).map(([name, tensor]) => [name, tensor.data as Float32Array]),
+  );
+}
+
 async function serve(options: OurOptions): Promise<void> {
   const answer = (values: unknown): void => {
     process.stdout.write(`${JSON.stringify(values)}\n`);
@@ -55,10 +62,7 @@ async function serve(options: OurOptions): Promise<void> {
     compute: options.dtype,
     threads,
   });
-  const { tensors } = await native.readSafetensors(files.state);
-  const state: Tensors = {};
-  for (const [name, tensor] of Object.entries(tensors)) state[name] = tensor.data as Float32Array;
-  await model.write(state);
+  await model.write(await readState(files.state));
   await model.startTraining({
     method: 'feddat',
     task: DEFAULT_TASK,

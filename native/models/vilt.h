@@ -40,7 +40,7 @@ struct NamedParameter {
   Parameter* parameter;
   int64_t firstRow;
   Shape shape;
-  Tensor view() const { return parameter->value.rows(firstRow, firstRow + shape[0]); }
+  Tensor view() const { return parameter->stacked(firstRow, shape[0]); }
 };
 
 class Vilt {

@@ -205,9 +205,25 @@ void Vilt::load(const std::string& path) {
          extra.empty() ? "" : " Unexpected: " + listed(extra) + ".",
          wrong.empty() ? "" : " Wrong shape: " + listed(wrong) + ".",
          " Check that both files belong together");
+  // A weight stacked from several tensors stays in the file when all of them are f32 there.
+  std::map<Parameter*, std::vector<Tensor>> parts;
   for (const NamedParameter& p : names_) {
     const auto found = inFile.find(p.name);
-    if (found == inFile.end()) continue;
+    if (found != inFile.end() && p.shape.rank() == 2 && p.shape[0] < p.parameter->value.dim(0))
+      parts[p.parameter].push_back(file.tensor(found->second));
+  }
+  std::erase_if(parts, [](const auto& stacked) {
+    return std::any_of(stacked.second.begin(), stacked.second.end(),
+                       [](const Tensor& part) { return part.dtype() != DType::f32; });
+  });
+  for (auto& [parameter, tensors] : parts) {
+    parameter->value = Tensor::zeros(parameter->value.shape());  // untouched from here on
+    parameter->parts = std::move(tensors);
+    parameter->changed();
+  }
+  for (const NamedParameter& p : names_) {
+    const auto found = inFile.find(p.name);
+    if (found == inFile.end() || parts.count(p.parameter)) continue;
     const Tensor stored = file.tensor(found->second);
     const bool whole = p.firstRow == 0 && p.parameter->value.elements() == p.shape.elements() &&
                        stored.elements() == p.shape.elements();

@@ -37,7 +37,7 @@ Stacked stack(Tape& tape, const AdapterGroup& group, int64_t width) {
   s.upBias = tape.arena().zeros({width});
   int64_t first = 0;
   for (const AdapterBranch& branch : group.branches) {
-    const Adapter& a = *branch.adapter;
+    Adapter& a = *branch.adapter;
     const int64_t rank = a.downWeight.value.dim(0);
     std::memcpy(s.down.f32() + first * width, a.downWeight.f32(), a.downWeight.value.bytes());
     std::memcpy(s.downBias.f32() + first, a.downBias.f32(), a.downBias.value.bytes());

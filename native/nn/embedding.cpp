@@ -24,6 +24,8 @@ Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, in
   }
   Tensor y = tape.empty({rows, width});
   backend().embedding.forward(terms.data(), static_cast<int64_t>(terms.size()), y.f32(), rows, width);
+  // The system maps a wide neighbourhood of every row that is touched: of a large vocabulary soon all of it.
+  for (const EmbeddingInput& input : inputs) input.table->dropPages();
   if (!tape.recording() || !tracked) return {y, -1};
   const Var result = tape.track(y);
   const int made = result.slot;

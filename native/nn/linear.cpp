@@ -8,9 +8,9 @@ namespace duet {
 
 namespace {
 
-void* at(const Tensor& tensor, int64_t row) {
+void* at(const Tensor& tensor, int64_t row, int64_t column = 0) {
   return static_cast<std::byte*>(tensor.raw()) +
-         static_cast<size_t>(row * tensor.columns()) * sizeOf(tensor.dtype());
+         static_cast<size_t>(row * tensor.columns() + column) * sizeOf(tensor.dtype());
 }
 
 Matrix rowsFrom(const Tensor& tensor, int64_t row, bool transposed = false) {
@@ -20,31 +20,35 @@ Matrix rowsFrom(const Tensor& tensor, int64_t row, bool transposed = false) {
 /// C = A W^T + bias (+ residual) for some rows.
 void forwardRows(const Tensor& x, int64_t xRow, Weights& weight, Parameter* bias, const float* residual,
                  const Tensor& y, int64_t yRow, int64_t rows, DType compute) {
-  Product product{};
-  weight.forward(product, compute);
-  product.m = rows;
-  product.a = rowsFrom(x, xRow);
-  product.c = at(y, yRow);
-  product.cType = y.dtype();
-  product.cStride = y.columns();
-  product.bias = bias ? bias->f32() : nullptr;
-  product.residual = residual;
-  product.residualStride = y.columns();
-  backend().product.multiply(product);
+  for (int64_t column = 0, done = 0; done < weight.out(); column = done) {
+    Product product{};
+    weight.forward(product, compute, done);
+    product.m = rows;
+    product.a = rowsFrom(x, xRow);
+    product.c = at(y, yRow, column);
+    product.cType = y.dtype();
+    product.cStride = y.columns();
+    product.bias = bias ? bias->f32() + column : nullptr;
+    product.residual = residual ? residual + column : nullptr;
+    product.residualStride = y.columns();
+    backend().product.multiply(product);
+  }
 }
 
 /// dX (+)= dY W for some rows.
 void inputGradientRows(const Tensor& dy, int64_t dyRow, Weights& weight, const Tensor& dx, int64_t dxRow,
                        int64_t rows, DType compute, bool accumulate) {
-  Product product{};
-  weight.backward(product, compute);
-  product.m = rows;
-  product.a = rowsFrom(dy, dyRow);
-  product.c = at(dx, dxRow);
-  product.cType = dx.dtype();
-  product.cStride = dx.columns();
-  product.accumulate = accumulate;
-  backend().product.multiply(product);
+  for (int64_t column = 0, done = 0; done < weight.out(); column = done) {
+    Product product{};
+    weight.backward(product, compute, done);
+    product.m = rows;
+    product.a = {at(dy, dyRow, column), dy.dtype(), dy.columns(), false};
+    product.c = at(dx, dxRow);
+    product.cType = dx.dtype();
+    product.cStride = dx.columns();
+    product.accumulate = accumulate || column > 0;
+    backend().product.multiply(product);
+  }
 }
 
 /// dW += dY^T X over some rows, both of the same type.
@@ -122,7 +126,7 @@ void biasGradient(Parameter& bias, int64_t firstRow, const Tensor& dy) {
 
 Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, const LinearOptions& options) {
   Tape& tape = context.tape;
-  const int64_t rows = x.value.rowCount();
+  const int64_t rows = x.value.rowCount(), chunk = rowChunk(rows);
   require(x.value.columns() == weight.in(), "Expected ", weight.in(), " columns for ", weight.parameter->name,
           " but received ", x.value.shape().text());
   checkWeights(weight, bias);
@@ -142,8 +146,8 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
     biasPart = &slice;
   }
   const float* residual = options.residual ? options.residual->value.f32() : nullptr;
-  for (int64_t row = 0; row < rows; row += kRowChunk) {
-    const int64_t count = std::min(kRowChunk, rows - row);
+  for (int64_t row = 0; row < rows; row += chunk) {
+    const int64_t count = std::min(chunk, rows - row);
     forwardRows(x.value, row, weight, biasPart, residual ? residual + row * weight.out() : nullptr, before,
                 row, count, compute);
     if (options.activation != Activation::none)
@@ -171,15 +175,14 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
     }
     tape.give(residualSlot, dy);
     if (trainable(bias)) biasGradient(*bias, weight.firstRow, dy);
-    const int64_t rows = dy.rowCount();
-    Tensor buffer =
-        dy.dtype() == compute ? Tensor{} : tape.empty({std::min(rows, kRowChunk), dy.columns()}, compute);
+    const int64_t rows = dy.rowCount(), chunk = rowChunk(rows);
+    Tensor buffer = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
     bool accumulateWeight = trainable(weight) && beginWeightGradient(weight);
     bool accumulate = false;
     Tensor dx;
     if (slot >= 0) dx = tape.target(slot, inputShape, compute, accumulate);
-    for (int64_t row = 0; row < rows; row += kRowChunk) {
-      const int64_t count = std::min(kRowChunk, rows - row);
+    for (int64_t row = 0; row < rows; row += chunk) {
+      const int64_t count = std::min(chunk, rows - row);
       int64_t dyRow;
       const Tensor& dyRows = inType(dy, row, count, compute, buffer, dyRow);
       if (trainable(weight)) {
@@ -208,13 +211,13 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
       trainable(first) || trainable(firstBias) || trainable(second) || trainable(secondBias);
   const bool tracked = tape.recording() && (wantsWeights || x.tracked() || residual.tracked());
   const bool throughHidden = tracked && (wantsWeights || x.tracked());
-  const int64_t chunk = std::min(kRowChunk, rows);
+  const int64_t chunk = rowChunk(rows);
 
   Tensor y = tape.empty({rows, width});
   Tensor before = tape.empty({throughHidden ? rows : chunk, hidden}, compute);
   Tensor after = tape.empty({chunk, hidden}, compute);
-  for (int64_t row = 0; row < rows; row += kRowChunk) {
-    const int64_t count = std::min(kRowChunk, rows - row);
+  for (int64_t row = 0; row < rows; row += chunk) {
+    const int64_t count = std::min(chunk, rows - row);
     const int64_t beforeRow = throughHidden ? row : 0;
     forwardRows(x.value, row, first, firstBias, nullptr, before, beforeRow, count, compute);
     backend().activation.forward({at(before, beforeRow), after.raw(), compute, count * hidden, activation});
@@ -238,7 +241,7 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
     tape.give(residualSlot, dy);
     if (!throughHidden) return;
     if (trainable(secondBias)) biasGradient(*secondBias, 0, dy);
-    const int64_t rows = dy.rowCount(), hidden = first.out(), chunk = std::min(kRowChunk, rows);
+    const int64_t rows = dy.rowCount(), hidden = first.out(), chunk = rowChunk(rows);
     Tensor converted = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
     Tensor dHidden = tape.empty({chunk, hidden}, compute);
     Tensor after = trainable(second) ? tape.empty({chunk, hidden}, compute) : Tensor{};
@@ -247,8 +250,8 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
     bool accumulate = false;
     Tensor dx;
     if (slot >= 0) dx = tape.target(slot, inputShape, compute, accumulate);
-    for (int64_t row = 0; row < rows; row += kRowChunk) {
-      const int64_t count = std::min(kRowChunk, rows - row);
+    for (int64_t row = 0; row < rows; row += chunk) {
+      const int64_t count = std::min(chunk, rows - row);
       int64_t dyRow;
       const Tensor& dyRows = inType(dy, row, count, compute, converted, dyRow);
       if (trainable(second)) {

@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "ops/kernels.h"
 
 namespace duet {
@@ -10,6 +12,11 @@ namespace duet {
 void Parameter::changed() { ++version_; }
 
 void Parameter::own() {
+  if (!parts.empty()) {
+    float* target = value.f32();
+    for (const Tensor& part : parts) target = std::copy_n(part.f32(), part.elements(), target);
+    parts.clear();
+  }
   if (!borrowed) return;
   Tensor copy = Tensor::zeros(value.shape());
   std::memcpy(copy.raw(), value.raw(), value.bytes());
@@ -17,12 +24,44 @@ void Parameter::own() {
   borrowed = false;
 }
 
-void Parameter::dropPages() const {
-  if (!borrowed) return;
+namespace {
+
+void dropPagesOf(const Tensor& mapped) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto address = reinterpret_cast<uintptr_t>(value.raw());
-  const uintptr_t begin = (address + page - 1) / page * page, end = (address + value.bytes()) / page * page;
+  const auto address = reinterpret_cast<uintptr_t>(mapped.raw());
+  const uintptr_t begin = (address + page - 1) / page * page, end = (address + mapped.bytes()) / page * page;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+}  // namespace
+
+void Parameter::dropPages() const {
+  if (borrowed) dropPagesOf(value);
+  for (const Tensor& part : parts) dropPagesOf(part);
+}
+
+Tensor Parameter::block(int64_t first, int64_t count) const {
+  if (parts.empty()) return value.rows(first, first + count);
+  int64_t row = 0;
+  for (const Tensor& part : parts) {
+    if (first < row + part.dim(0)) return part.rows(first - row, std::min(first - row + count, part.dim(0)));
+    row += part.dim(0);
+  }
+  fail(Code::Internal, "Row ", first, " is not in ", name);
+}
+
+Tensor Parameter::stacked(int64_t first, int64_t count) const {
+  const Tensor begin = block(first, count);
+  if (begin.dim(0) == count) return begin;
+  Shape shape = value.shape();
+  shape[0] = count;
+  Tensor copy = Tensor::zeros(shape);
+  for (int64_t done = 0; done < count;) {
+    const Tensor next = block(first + done, count - done);
+    std::memcpy(copy.rows(done, done + next.dim(0)).raw(), next.raw(), next.bytes());
+    done += next.dim(0);
+  }
+  return copy;
 }
 
 float* Parameter::gradientTarget(bool& accumulate) {
@@ -32,30 +71,39 @@ float* Parameter::gradientTarget(bool& accumulate) {
   return gradient.f32();
 }
 
-// The stored matrix as B of a product: forward wants in x out, backward out x in.
-Matrix Weights::plain(bool transposedUse) const {
-  const int64_t columns = in();
-  return {parameter->f32() + firstRow * columns, DType::f32, columns, transposedUse};
-}
-
-void Weights::fill(Product& product, DType compute, Packed& packed, bool transposedUse) {
-  product.b = plain(transposedUse);
-  product.n = transposedUse ? out() : in();
-  product.k = transposedUse ? in() : out();
+// The stored matrix is B of a product: forward wants it in x out, backward out x in.
+void Weights::fill(Product& product, DType compute, Packed& packed, bool transposedUse, int64_t& done) {
   // Rows a multiple of 4 KiB apart fall into the same cache sets when read down a column block.
-  const bool colliding = !transposedUse && product.k >= 64 && in() * 4 % 4096 == 0;
-  if (compute == DType::f32 && !colliding) return;
-  if (packed.version != parameter->version_) {
-    packed.matrix = backend().product.pack(product.b, product.k, product.n, compute);
+  const bool colliding = !transposedUse && rows >= 64 && in() * 4 % 4096 == 0;
+  const bool packs = compute != DType::f32 || colliding;
+  if (packs && packed.version != parameter->version_) {
+    const Tensor whole = parameter->stacked(firstRow, rows);
+    const Matrix matrix{whole.raw(), DType::f32, in(), transposedUse};
+    packed.matrix =
+        backend().product.pack(matrix, transposedUse ? in() : rows, transposedUse ? rows : in(), compute);
     packed.version = parameter->version_;
-    if (forward_.matrix && backward_.matrix) parameter->dropPages();
+    if (compute != DType::f32) parameter->dropPages();
   }
-  product.b.dtype = compute;
-  product.packedB = packed.matrix.get();
+  int64_t count = rows;
+  if (packs) {
+    product.b = {nullptr, compute, in(), transposedUse};
+    product.packedB = packed.matrix.get();
+  } else {
+    const Tensor next = parameter->block(firstRow + done, rows - done);
+    product.b = {next.raw(), DType::f32, in(), transposedUse};
+    count = next.dim(0);
+  }
+  product.n = transposedUse ? count : in();
+  product.k = transposedUse ? in() : count;
+  done += count;
 }
 
-void Weights::forward(Product& product, DType compute) { fill(product, compute, forward_, true); }
-void Weights::backward(Product& product, DType compute) { fill(product, compute, backward_, false); }
+void Weights::forward(Product& product, DType compute, int64_t& done) {
+  fill(product, compute, forward_, true, done);
+}
+void Weights::backward(Product& product, DType compute, int64_t& done) {
+  fill(product, compute, backward_, false, done);
+}
 
 void Weights::releasePacked(DType compute) {
   if (compute == DType::f32) backward_ = {};

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/tensor.h"
 #include "ops/product.h"
@@ -14,19 +15,28 @@ struct Parameter {
   std::string name;
   Tensor value;  // f32
   bool trainable = false;
-  bool hasGradient = false;  // whether `gradient` holds one of this pass
-  Tensor gradient;           // f32, allocated when first needed
-  bool borrowed = false;     // the value lies in a mapped file and must not be written
+  bool hasGradient = false;   // whether `gradient` holds one of this pass
+  Tensor gradient;            // f32, allocated when first needed
+  bool borrowed = false;      // the value lies in a mapped file and must not be written
+  std::vector<Tensor> parts;  // the row blocks of a stacked value where they lie in a mapped file; `value`
+                              // is then untouched memory
 
-  /// Makes the value writable: a borrowed one is copied.
+  /// Makes the value writable: what is borrowed is copied.
   void own();
   /// Gives the pages of a borrowed value back; they are read from the file again when touched.
   void dropPages() const;
+  /// Rows from `first` on, at most `count`, as they lie in memory: no further than to the end of a part.
+  Tensor block(int64_t first, int64_t count) const;
+  /// `count` rows from `first` on in one piece: a copy where parts lie apart.
+  Tensor stacked(int64_t first, int64_t count) const;
   /// Tells the packed copies that the value has changed.
   void changed();
   /// Gradient storage to write into; `accumulate` says whether an earlier contribution is there.
   float* gradientTarget(bool& accumulate);
-  float* f32() const { return value.f32(); }
+  float* f32() {
+    if (!parts.empty()) own();
+    return value.f32();
+  }
 
  private:
   friend struct Weights;
@@ -45,8 +55,10 @@ struct Weights {
   int64_t out() const { return rows; }
   int64_t in() const { return parameter->value.dim(1); }
   /// Fills in the right-hand side of a product with the transpose of W (forward) or W (backward).
-  void forward(Product& product, DType compute);
-  void backward(Product& product, DType compute);
+  /// Stacked rows that lie apart in a mapped file take one product each: a call fills in the next of
+  /// them, which starts at row `done` of W, and moves `done` behind it.
+  void forward(Product& product, DType compute, int64_t& done);
+  void backward(Product& product, DType compute, int64_t& done);
   /// Forgets an f32 copy that was packed for one layer's backward pass.
   void releasePacked(DType compute);
 
@@ -56,8 +68,7 @@ struct Weights {
     int64_t version = -1;
   };
   Packed forward_, backward_;
-  Matrix plain(bool transposedUse) const;
-  void fill(Product& product, DType compute, Packed& packed, bool transposedUse);
+  void fill(Product& product, DType compute, Packed& packed, bool transposedUse, int64_t& done);
 
  public:
   size_t packedBytes() const;

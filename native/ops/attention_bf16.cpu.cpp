@@ -7,6 +7,8 @@
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
+// GCC 12 takes the undefined upper halves inside these intrinsics for a mistake of ours (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
 namespace duet::cpu::DUET_ISA {
@@ -82,17 +84,52 @@ void wordsOfRows(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, i
   }
 }
 
-/// The same words turned: `words` x `width`, zeros behind the last row.
+/// Turns a block of 16 x 16 words.
+inline void turnBlock(__m512i (&v)[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4;
+       ++i) {  // v[4 i + j] now holds column j of every group of four, of rows 4 i to 4 i + 3
+    v[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+    v[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+    v[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const __m512i low02 = _mm512_shuffle_i32x4(v[j], v[j + 4], 0x88),
+                  low13 = _mm512_shuffle_i32x4(v[j], v[j + 4], 0xdd);
+    const __m512i high02 = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0x88),
+                  high13 = _mm512_shuffle_i32x4(v[j + 8], v[j + 12], 0xdd);
+    t[j] = _mm512_shuffle_i32x4(low02, high02, 0x88);
+    t[j + 4] = _mm512_shuffle_i32x4(low13, high13, 0x88);
+    t[j + 8] = _mm512_shuffle_i32x4(low02, high02, 0xdd);
+    t[j + 12] = _mm512_shuffle_i32x4(low13, high13, 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) v[i] = t[i];
+}
+
+/// The same words turned: `words` x `width` (a multiple of 16), zeros behind the last row.
 void turnedWords(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to,
                  int64_t width) {
   const int64_t words = (size + 1) / 2;
-  for (int64_t w = 0; w < words; ++w)
-    for (int64_t r = rows; r < width; ++r) to[w * width + r] = 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    const bf16* from = headRow(m, row + r, head, size);
-    for (int64_t w = 0; w < words; ++w)
-      to[w * width + r] = pairOf(from[2 * w], 2 * w + 1 < size ? from[2 * w + 1] : bf16{0});
-  }
+  for (int64_t r = 0; r < width; r += 16)
+    for (int64_t w = 0; w < words; w += 16) {
+      const int64_t elements = size - 2 * w < 32 ? size - 2 * w : 32, taken = words - w < 16 ? words - w : 16;
+      const __mmask32 mask = static_cast<__mmask32>((uint64_t{1} << elements) - 1);
+      __m512i block[16];
+      for (int64_t i = 0; i < 16; ++i)
+        block[i] = r + i < rows ? _mm512_maskz_loadu_epi16(mask, headRow(m, row + r + i, head, size) + 2 * w)
+                                : _mm512_setzero_si512();
+      turnBlock(block);
+      for (int64_t i = 0; i < taken; ++i) _mm512_storeu_si512(to + (w + i) * width + r, block[i]);
+    }
 }
 
 /// Pairs of neighbouring rows: (rows + 1) / 2 x `wide`, zeros behind the head and for a missing row.

@@ -8,8 +8,8 @@
  */
 
 import { readFile, stat } from 'node:fs/promises';
-import sharp from 'sharp';
 import { DuetError, ioError, messageOf } from '../errors.js';
+import { imageLibrary } from './image-library.js';
 
 /** An 8-bit RGB picture: interleaved, rows from top to bottom, `width * height * 3` bytes. */
 export interface Picture {
@@ -49,6 +49,7 @@ export async function decodePicture(
   const name = typeof source === 'string' ? `picture ${source}` : `picture of ${source.byteLength} bytes`;
   const bytes = typeof source === 'string' ? await readPictureFile(source, maxFileBytes) : source;
   try {
+    const sharp = await imageLibrary();
     const decoder = sharp(bytes, { failOn: 'error', limitInputPixels: maxPixels, ignoreIcc: true });
     const { data, info } = await decoder
       .toColourspace('srgb')

@@ -1,6 +1,6 @@
 /** A scene in a style to a PNG file's bytes (through sharp, on a worker thread). */
 
-import sharp from 'sharp';
+import { imageLibrary } from '../image-library.js';
 import { Random } from '../random.js';
 import type { Scene } from './scene.js';
 import { STYLES, type Style, type StyleName } from './styles.js';
@@ -27,6 +27,7 @@ export async function renderScene(
 ): Promise<Buffer> {
   const { blocks }: Style = STYLES[style];
   const drawn = blocks !== undefined && blocks < size ? blocks : size;
+  const sharp = await imageLibrary();
   const picture = sharp(Buffer.from(sceneSvg(scene, style, drawn, seed, stream)));
   if (drawn !== size) picture.resize(size, size, { kernel: 'nearest' });
   return picture.removeAlpha().png({ compressionLevel: 9 }).toBuffer();
