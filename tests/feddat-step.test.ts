@@ -346,6 +346,24 @@ describe('resuming', () => {
     },
   );
 
+  test('a refused optimizer state changes nothing', async () => {
+    const model = await started();
+    await model.step(batch);
+    const before = await model.optimizerState();
+    const zeros = Object.fromEntries(
+      Object.entries(before).map(([key, values]) => [key, values.map(() => 0)]),
+    );
+    const name = Object.keys(before).find((key) => key.endsWith('.step'))!;
+    for (const wrong of [Number.NaN, -1, 0.5, 1e30])
+      await expect(model.setOptimizerState({ ...zeros, [name]: new Float32Array([wrong]) })).rejects.toThrow(
+        /number of steps/,
+      );
+    await expect(model.setOptimizerState({ ...zeros, 'zzz.exp_avg': new Float32Array(1) })).rejects.toThrow(
+      /zzz/,
+    );
+    expectSameTensors(await model.optimizerState(), before);
+  });
+
   test('startTraining begins anew: no averages, no schedule, adapter 2 from adapter 1', async () => {
     const model = await started();
     await model.step(batch);

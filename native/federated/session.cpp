@@ -1,6 +1,8 @@
 #include "federated/session.h"
 
 #include <algorithm>
+#include <cmath>
+#include <functional>
 
 #include "federated/feddat_step.h"
 #include "models/vilt.h"
@@ -119,17 +121,21 @@ std::map<std::string, std::vector<float>> Session::optimizerState() const {
 
 void Session::setOptimizerState(const std::map<std::string, std::span<const float>>& state) {
   Training& t = state_->training();
-  const auto scalar = [&](const std::string& name, std::span<const float> data) {
-    require(data.size() == 1, "Expected one value for ", name, " but received ", data.size());
+  // All entries are checked before the first is applied.
+  std::vector<std::function<void()>> changes;
+  const auto count = [](const std::string& key, std::span<const float> data) {
+    require(data.size() == 1, "Expected one value for ", key, " but received ", data.size());
+    require(data[0] >= 0.0f && data[0] <= 9.0e15f && data[0] == std::floor(data[0]),
+            "Expected a number of steps for ", key, " but received ", data[0]);
     return static_cast<int64_t>(data[0]);
   };
   for (const auto& [key, data] : state) {
     if (key == "schedule.step") {
-      t.scheduleStep = scalar(key, data);
+      changes.push_back([&t, steps = count(key, data)] { t.scheduleStep = steps; });
       continue;
     }
     if (key == "schedule.batch") {
-      t.batches = scalar(key, data);
+      changes.push_back([&t, batches = count(key, data)] { t.batches = batches; });
       continue;
     }
     const size_t dot = key.rfind('.');
@@ -138,18 +144,21 @@ void Session::setOptimizerState(const std::map<std::string, std::span<const floa
     const NamedParameter& p = state_->model.find(key.substr(0, dot));
     require(std::find(t.all.begin(), t.all.end(), p.parameter) != t.all.end(), "Optimizer state for ", p.name,
             " does not fit this training, which does not train it");
-    AdamW::State& s = t.optimizer.state(*p.parameter);
     if (field == "step") {
-      s.step = scalar(key, data);
+      changes.push_back([&t, &p, steps = count(key, data)] { t.optimizer.state(*p.parameter).step = steps; });
       continue;
     }
     require(field == "exp_avg" || field == "exp_avg_sq",
             "Expected exp_avg, exp_avg_sq or step but received '", key, "'");
     require(static_cast<int64_t>(data.size()) == p.shape.elements(), "Expected ", p.shape.elements(),
             " values for ", key, " but received ", data.size());
-    Tensor& whole = field == "exp_avg" ? s.average : s.averageSquare;
-    std::copy(data.begin(), data.end(), whole.rows(p.firstRow, p.firstRow + p.shape[0]).f32());
+    changes.push_back([&t, &p, field, data] {
+      AdamW::State& s = t.optimizer.state(*p.parameter);
+      const Tensor& whole = field == "exp_avg" ? s.average : s.averageSquare;
+      std::copy(data.begin(), data.end(), whole.rows(p.firstRow, p.firstRow + p.shape[0]).f32());
+    });
   }
+  for (const auto& change : changes) change();
 }
 
 std::vector<float> Session::evaluate(const ViltBatch& batch, const std::string& task, AdapterMode mode) {

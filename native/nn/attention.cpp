@@ -104,7 +104,7 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same,
     for (const AttentionSpan& span : layout->spans) keyCovered += span.keyEnd - span.keyBegin;
     // Each sequence and head is copied out before its gradients are written, so they may take the place of
     // values that nobody else reads any more.
-    const bool all = keyCovered == kvValue.rowCount();
+    const bool all = keyCovered == kvValue.rowCount() && (!same || covered(*layout) == kvValue.rowCount());
     const Tensor dkv = all && kvValue.unique() ? kvValue : emptyOrZeros(tape, kvValue.shape(), dtype, all);
     const Tensor dq =
         same ? dkv : emptyOrZeros(tape, qValue.shape(), dtype, covered(*layout) == qValue.rowCount());
