@@ -74,6 +74,15 @@ static inline float fastExp(float x) {
   return x != x ? x : inRange;  // NaN stays NaN whatever its bits
 }
 
+/// 1 / (1 + exp(-x)); NaN for NaN.
+static inline float logistic(float x) { return 1.0f / (1.0f + fastExp(-x)); }
+
+/// The derivative of silu(x) = x logistic(x).
+static inline float siluSlope(float x) {
+  const float s = logistic(x);
+  return s * (1.0f + x * (1.0f - s));
+}
+
 /// Standard normal distribution function and density at x, sharing one exponential. The tail
 /// 0.5 erfc(a / sqrt 2) is exp(-a^2/2) times a polynomial in 1 / (1 + 0.3 a), fitted by weighted
 /// least squares; absolute error below 1e-7.
