@@ -74,8 +74,12 @@ static inline float fastExp(float x) {
   return x != x ? x : inRange;  // NaN stays NaN whatever its bits
 }
 
-/// 1 / (1 + exp(-x)); NaN for NaN.
-static inline float logistic(float x) { return 1.0f / (1.0f + fastExp(-x)); }
+/// 1 / (1 + exp(-x)), exactly 0 far below 0; NaN for NaN.
+static inline float logistic(float x) {
+  const float e = fastExp(x < 0.0f ? x : -x);
+  const float share = 1.0f / (1.0f + e);
+  return x < 0.0f ? e * share : share;
+}
 
 /// The derivative of silu(x) = x logistic(x).
 static inline float siluSlope(float x) {
