@@ -2,127 +2,10 @@
 
 #include <algorithm>
 
+#include "nn/row_products.h"
 #include "ops/kernels.h"
 
 namespace duet {
-
-namespace {
-
-void* at(const Tensor& tensor, int64_t row, int64_t column = 0) {
-  return static_cast<std::byte*>(tensor.raw()) +
-         static_cast<size_t>(row * tensor.columns() + column) * sizeOf(tensor.dtype());
-}
-
-Matrix rowsFrom(const Tensor& tensor, int64_t row, bool transposed = false) {
-  return {at(tensor, row), tensor.dtype(), tensor.columns(), transposed};
-}
-
-/// C = A W^T + bias (+ residual) for some rows.
-void forwardRows(const Tensor& x, int64_t xRow, Weights& weight, Parameter* bias, const float* residual,
-                 const Tensor& y, int64_t yRow, int64_t rows, DType compute) {
-  for (int64_t column = 0, done = 0; done < weight.out(); column = done) {
-    Product product{};
-    weight.forward(product, compute, done);
-    product.m = rows;
-    product.a = rowsFrom(x, xRow);
-    product.c = at(y, yRow, column);
-    product.cType = y.dtype();
-    product.cStride = y.columns();
-    product.bias = bias ? bias->f32() + column : nullptr;
-    product.residual = residual ? residual + column : nullptr;
-    product.residualStride = y.columns();
-    backend().product.multiply(product);
-  }
-}
-
-/// dX (+)= dY W for some rows.
-void inputGradientRows(const Tensor& dy, int64_t dyRow, Weights& weight, const Tensor& dx, int64_t dxRow,
-                       int64_t rows, DType compute, bool accumulate) {
-  for (int64_t column = 0, done = 0; done < weight.out(); column = done) {
-    Product product{};
-    weight.backward(product, compute, done);
-    product.m = rows;
-    product.a = {at(dy, dyRow, column), dy.dtype(), dy.columns(), false};
-    product.c = at(dx, dxRow);
-    product.cType = dx.dtype();
-    product.cStride = dx.columns();
-    product.accumulate = accumulate || column > 0;
-    backend().product.multiply(product);
-  }
-}
-
-/// dW += dY^T X over some rows, both of the same type.
-void weightGradientRows(const Tensor& dy, int64_t dyRow, const Tensor& x, int64_t xRow, Weights& weight,
-                        int64_t rows, bool accumulate) {
-  bool unused;
-  Product product{};
-  product.m = weight.out();
-  product.n = weight.in();
-  product.k = rows;
-  product.a = rowsFrom(dy, dyRow, true);
-  product.b = rowsFrom(x, xRow);
-  product.c = weight.parameter->gradientTarget(unused) + weight.firstRow * weight.in();
-  product.cStride = weight.in();
-  product.accumulate = accumulate;
-  backend().product.multiply(product);
-}
-
-/// Rows of `tensor` in the compute type: themselves, or converted into `buffer`.
-const Tensor& inType(const Tensor& tensor, int64_t row, int64_t rows, DType type, Tensor& buffer,
-                     int64_t& outRow) {
-  if (tensor.dtype() == type) {
-    outRow = row;
-    return tensor;
-  }
-  backend().elementwise.convert(at(tensor, row), tensor.dtype(), buffer.raw(), type, rows * tensor.columns());
-  outRow = 0;
-  return buffer;
-}
-
-void checkWeights(const Weights& weight, const Parameter* bias) {
-  const Shape& shape = weight.parameter->value.shape();
-  require(shape.rank() == 2, "Expected a weight of two dimensions for ", weight.parameter->name,
-          " but received ", shape.text());
-  if (bias)
-    require(bias->value.elements() == shape[0], "Expected a bias of ", shape[0], " for ",
-            weight.parameter->name, " but received ", bias->value.shape().text());
-}
-
-void checkResidual(const Var& residual, int64_t rows, int64_t columns) {
-  require(residual.value.elements() == rows * columns && residual.value.dtype() == DType::f32,
-          "Expected a residual of f32 [", rows, ", ", columns, "] but received ",
-          residual.value.shape().text());
-}
-
-bool trainable(const Weights& weight) { return weight.parameter->trainable; }
-bool trainable(const Parameter* parameter) { return parameter && parameter->trainable; }
-
-/// Whether the gradient of a stacked weight was already begun by another part of it. Parts are zeroed on
-/// first touch.
-bool beginWeightGradient(Weights& weight) {
-  bool accumulate;
-  Parameter& parameter = *weight.parameter;
-  parameter.gradientTarget(accumulate);
-  const bool whole = weight.rows == parameter.value.dim(0);
-  if (!accumulate && !whole) {
-    std::memset(parameter.gradient.raw(), 0, parameter.gradient.bytes());
-    accumulate = true;
-  }
-  return accumulate;
-}
-
-void biasGradient(Parameter& bias, int64_t firstRow, const Tensor& dy) {
-  bool accumulate;
-  float* target = bias.gradientTarget(accumulate);
-  if (!accumulate && dy.columns() != bias.value.elements()) {
-    std::memset(target, 0, bias.gradient.bytes());
-    accumulate = true;
-  }
-  backend().elementwise.columnSum(dy.raw(), dy.dtype(), dy.rowCount(), dy.columns(), dy.columns(),
-                                  target + firstRow, accumulate);
-}
-
-}  // namespace
 
 Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, const LinearOptions& options) {
   Tape& tape = context.tape;
@@ -135,10 +18,10 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
   const bool wantsWeight = tape.recording() && (trainable(weight) || trainable(bias));
   const bool tracked =
       tape.recording() && (wantsWeight || x.tracked() || (options.residual && options.residual->tracked()));
-  const bool keepsInput = options.activation == Activation::gelu && tracked;
+  const bool keepsBefore = keepsInput(options.activation) && tracked;
 
   Tensor y = tape.empty({rows, weight.out()}, options.outType);
-  Tensor before = keepsInput ? tape.empty({rows, weight.out()}, options.outType) : y;
+  Tensor before = keepsBefore ? tape.empty({rows, weight.out()}, options.outType) : y;
   Parameter* biasPart = bias;
   Parameter slice;  // the bias of a part of stacked layers
   if (bias && weight.rows != bias->value.elements()) {
@@ -176,7 +59,8 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
     tape.give(residualSlot, dy);
     if (trainable(bias)) biasGradient(*bias, weight.firstRow, dy);
     const int64_t rows = dy.rowCount(), chunk = rowChunk(rows);
-    Tensor buffer = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
+    Tensor buffer =
+        dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
     bool accumulateWeight = trainable(weight) && beginWeightGradient(weight);
     bool accumulate = false;
     Tensor dx;
@@ -263,7 +147,7 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
       // relu and tanh differentiate from the value after, which is made again here
       const void* kept = at(before, row);
       Tensor made;
-      if (activation != Activation::gelu && activation != Activation::none) {
+      if (!keepsInput(activation) && activation != Activation::none) {
         made = tape.empty({count, hidden}, compute);
         backend().activation.forward({at(before, row), made.raw(), compute, count * hidden, activation});
         kept = made.raw();
@@ -290,7 +174,7 @@ Var activate(Context& context, const Var& x, Activation activation) {
   if (!tape.recording() || !x.tracked()) return {y, -1};
   const Var result = tape.track(y);
   const int made = result.slot;
-  const Tensor kept = activation == Activation::gelu ? x.value : y;
+  const Tensor kept = keepsInput(activation) ? x.value : y;
   const int source = x.slot;
   tape.record([&tape, made, source, kept, activation] {
     Tensor dy = tape.take(made);

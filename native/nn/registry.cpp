@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <functional>
 
 #include "core/philox.h"
 #include "nn/adapter.h"
@@ -13,13 +12,6 @@
 namespace duet {
 
 namespace {
-
-Weights whole(Parameter& p) {
-  Weights w;
-  w.parameter = &p;
-  w.rows = p.value.dim(0);
-  return w;
-}
 
 Shape withColumns(const Shape& shape, int64_t columns) {
   Shape result = shape;
@@ -306,23 +298,27 @@ void runPhilox(Call& c) {
   c.results["normal"] = normal;
 }
 
-const std::map<std::string, std::function<void(Call&)>>& table() {
-  static const std::map<std::string, std::function<void(Call&)>> ops{{"linear", runLinear},
-                                                                     {"feed_forward", runFeedForward},
-                                                                     {"layer_norm", runLayerNorm},
-                                                                     {"attention", runAttention},
-                                                                     {"adapter", runAdapter},
-                                                                     {"embedding", runEmbedding},
-                                                                     {"gather_rows", runGatherRows},
-                                                                     {"add_rows", runAddRows},
-                                                                     {"activation", runActivation},
-                                                                     {"dropout", runDropout},
-                                                                     {"softmax", runSoftmax},
-                                                                     {"distillation_loss", runDistillation},
-                                                                     {"cross_entropy", runCrossEntropy},
-                                                                     {"adamw", runAdamW},
-                                                                     {"gradient_norm", runGradientNorm},
-                                                                     {"philox", runPhilox}};
+const OpTable& table() {
+  static const OpTable ops = [] {
+    OpTable all{{"linear", runLinear},
+                {"feed_forward", runFeedForward},
+                {"layer_norm", runLayerNorm},
+                {"attention", runAttention},
+                {"adapter", runAdapter},
+                {"embedding", runEmbedding},
+                {"gather_rows", runGatherRows},
+                {"add_rows", runAddRows},
+                {"activation", runActivation},
+                {"dropout", runDropout},
+                {"softmax", runSoftmax},
+                {"distillation_loss", runDistillation},
+                {"cross_entropy", runCrossEntropy},
+                {"adamw", runAdamW},
+                {"gradient_norm", runGradientNorm},
+                {"philox", runPhilox}};
+    all.merge(pictureOps());
+    return all;
+  }();
   return ops;
 }
 

@@ -2,6 +2,7 @@
 // defaults, results with their gradients.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -103,8 +104,10 @@ class Call {
     if (name == "gelu") return Activation::gelu;
     if (name == "relu") return Activation::relu;
     if (name == "tanh") return Activation::tanh;
+    if (name == "silu") return Activation::silu;
     fail(Code::InvalidArgument,
-         "Expected 'none', 'gelu', 'relu' or 'tanh' for attribute 'activation' but received '", name, "'");
+         "Expected 'none', 'gelu', 'relu', 'tanh' or 'silu' for attribute 'activation' but received '", name,
+         "'");
   }
 
   /// Stores the output and, where a gradient of it was given, everything that flows back from it.
@@ -147,5 +150,18 @@ class Call {
   std::vector<Tracked> values_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
 };
+
+/// All rows of a weight.
+inline Weights whole(Parameter& p) {
+  Weights w;
+  w.parameter = &p;
+  w.rows = p.value.dim(0);
+  return w;
+}
+
+using OpTable = std::map<std::string, std::function<void(Call&)>>;
+
+/// The ops on feature maps.
+OpTable pictureOps();
 
 }  // namespace duet

@@ -32,6 +32,13 @@ void forwardBlock(const T* x, T* y, int64_t n, Activation kind) {
     case Activation::tanh:
       for (int64_t i = 0; i < n; ++i) writeAs(y, i, std::tanh(readAs(x, i)));
       break;
+    case Activation::silu:
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) {
+        const float v = readAs(x, i);
+        writeAs(y, i, v * logistic(v));
+      }
+      break;
     case Activation::none:
       for (int64_t i = 0; i < n; ++i) y[i] = x[i];
       break;
@@ -60,6 +67,10 @@ void backwardBlock(const K* kept, const T* dy, T* dx, int64_t n, Activation kind
         const float v = readAs(kept, i);
         writeAs(dx, i, readAs(dy, i) * (1.0f - v * v));
       }
+      break;
+    case Activation::silu:
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) writeAs(dx, i, readAs(dy, i) * siluSlope(readAs(kept, i)));
       break;
     case Activation::none:
       for (int64_t i = 0; i < n; ++i) dx[i] = dy[i];

@@ -1,47 +1,19 @@
-// What the two CPU attention kernels share: scratch memory, dropout and masks, the softmax of a block of
-// rows and its gradient.
+// What the two CPU attention kernels share: dropout and masks, the softmax of a block of rows and its
+// gradient.
 #pragma once
 
-#include <omp.h>
-
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 
 #include "core/philox.h"
 #include "ops/attention.h"
+#include "ops/scratch.h"
 #include "ops/simd.h"
 
 namespace duet::cpu::DUET_ISA {
 
 /// Query rows whose scores exist at one time.
 constexpr int64_t kQueryBlock = 48;
-
-inline int64_t roundUp(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
-
-/// Scratch for every thread, taken before the parallel region so that running out of memory is an
-/// error and not the end of the process.
-struct Scratch {
-  float* data;
-  int64_t each;
-  explicit Scratch(int64_t count) : each(roundUp(count + 256, 16)) {
-    data = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(each * omp_get_max_threads()) * 4));
-    if (!data)
-      fail(Code::Internal, "Out of memory: attention needs ", each * 4, " bytes of scratch a thread");
-  }
-  ~Scratch() { std::free(data); }
-};
-
-/// Hands out one thread's share.
-struct Share {
-  float* next;
-  explicit Share(const Scratch& scratch) : next(scratch.data + scratch.each * omp_get_thread_num()) {}
-  float* take(int64_t count) {
-    float* result = next;
-    next += roundUp(count, 16);
-    return result;
-  }
-};
 
 template <typename T>
 void storeHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, const float* from,

@@ -11,14 +11,23 @@ ElementwiseKernels elementwiseKernels();
 EmbeddingKernels embeddingKernels();
 LossKernels lossKernels();
 OptimizerKernels optimizerKernels();
+ConvolutionKernels convolutionKernels();
+GroupNormKernels groupNormKernels();
+ResampleKernels resampleKernels();
+TemporalAttentionKernels temporalAttentionKernels();
+DetailKernels detailKernels();
+GatedKernels gatedKernels();
+NoiseKernels noiseKernels();
 
 #define DUET_TEXT_OF(name) #name
 #define DUET_TEXT(name) DUET_TEXT_OF(name)
 
 const Backend& makeBackend() {
-  static const Backend backend{DUET_TEXT(DUET_ISA), productKernels(),   normKernels(),
-                               activationKernels(), attentionKernels(), elementwiseKernels(),
-                               embeddingKernels(),  lossKernels(),      optimizerKernels()};
+  static const Backend backend{
+      DUET_TEXT(DUET_ISA),        productKernels(),     normKernels(),      activationKernels(),
+      attentionKernels(),         elementwiseKernels(), embeddingKernels(), lossKernels(),
+      optimizerKernels(),         convolutionKernels(), groupNormKernels(), resampleKernels(),
+      temporalAttentionKernels(), detailKernels(),      gatedKernels(),     noiseKernels()};
   return backend;
 }
 

@@ -4,12 +4,19 @@
 
 #include "ops/activation.h"
 #include "ops/attention.h"
+#include "ops/convolution.h"
+#include "ops/detail_branch.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
+#include "ops/gated.h"
+#include "ops/group_norm.h"
 #include "ops/loss.h"
+#include "ops/noise.h"
 #include "ops/norm.h"
 #include "ops/optimizer.h"
 #include "ops/product.h"
+#include "ops/resample.h"
+#include "ops/temporal_attention.h"
 
 namespace duet {
 
@@ -26,6 +33,13 @@ struct Backend {
   EmbeddingKernels embedding;
   LossKernels loss;
   OptimizerKernels optimizer;
+  ConvolutionKernels convolution;
+  GroupNormKernels groupNorm;
+  ResampleKernels resample;
+  TemporalAttentionKernels temporalAttention;
+  DetailKernels detail;
+  GatedKernels gated;
+  NoiseKernels noise;
 };
 
 /// The CPU backend for this machine (DUET_ISA in the environment may choose a lesser one).

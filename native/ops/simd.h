@@ -74,6 +74,19 @@ static inline float fastExp(float x) {
   return x != x ? x : inRange;  // NaN stays NaN whatever its bits
 }
 
+/// 1 / (1 + exp(-x)), exactly 0 far below 0; NaN for NaN.
+static inline float logistic(float x) {
+  const float e = fastExp(x < 0.0f ? x : -x);
+  const float share = 1.0f / (1.0f + e);
+  return x < 0.0f ? e * share : share;
+}
+
+/// The derivative of silu(x) = x logistic(x).
+static inline float siluSlope(float x) {
+  const float s = logistic(x);
+  return s * (1.0f + x * (1.0f - s));
+}
+
 /// Standard normal distribution function and density at x, sharing one exponential. The tail
 /// 0.5 erfc(a / sqrt 2) is exp(-a^2/2) times a polynomial in 1 / (1 + 0.3 a), fitted by weighted
 /// least squares; absolute error below 1e-7.

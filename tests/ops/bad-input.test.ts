@@ -4,46 +4,9 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import { native, type TensorData } from '../../src/native.js';
 import { addon } from '../native-support.js';
-import type { Attributes } from '../support/reference/check.js';
 import { f32, i32, u8 } from '../support/reference/numbers.js';
-
-type Inputs = Record<string, TensorData | undefined>;
-
-interface Change {
-  what: string;
-  inputs?: Inputs;
-  attributes?: Attributes;
-  gradOutput?: TensorData;
-  /** Part of the message. */
-  says: RegExp;
-}
-
-interface Op {
-  inputs: Record<string, TensorData>;
-  attributes?: Attributes;
-  changes: Change[];
-}
-
-const of = (...shape: number[]) => f32(shape, 1);
-const bytes = (...shape: number[]): TensorData => ({
-  ...u8(new Array(shape.reduce((a, b) => a * b, 1)).fill(1)),
-  shape,
-});
-
-/** What goes wrong the same way wherever x is a matrix of values. */
-const matrixChanges: Change[] = [
-  { what: 'no x', inputs: { x: undefined }, says: /'x'/ },
-  { what: 'x of another type', inputs: { x: bytes(3, 4) }, says: /'x' as f32 but received u8/ },
-  {
-    what: 'x in bf16',
-    inputs: { x: { dtype: 'bf16', shape: [3, 4], data: new Uint16Array(12) } },
-    says: /'x' as f32/,
-  },
-  { what: 'x without columns', inputs: { x: of(3, 0) }, says: /column/ },
-  { what: 'x without dimensions', inputs: { x: of() }, says: /column|\[\]/ },
-  { what: 'a gradient of another size', gradOutput: of(1, 2), says: /gradient of \[/ },
-  { what: 'a gradient of another type', gradOutput: bytes(3, 4), says: /grad/ },
-];
+import { pictureOps } from './bad-input-pictures.js';
+import { matrixChanges, type Op, of } from './bad-input-support.js';
 
 const adapterInputs = {
   x: of(3, 4),
@@ -55,6 +18,7 @@ const adapterInputs = {
 };
 
 const ops: Record<string, Op> = {
+  ...pictureOps,
   linear: {
     inputs: { x: of(3, 4), weight: of(2, 4), bias: of(2), residual: of(3, 2) },
     changes: [
@@ -78,7 +42,7 @@ const ops: Record<string, Op> = {
       {
         what: 'an unknown activation',
         attributes: { activation: 'selu' },
-        says: /'gelu', 'relu' or 'tanh'.*'selu'/,
+        says: /'gelu', 'relu', 'tanh' or 'silu'.*'selu'/,
       },
       {
         what: 'a number for an activation',
@@ -367,6 +331,13 @@ describe.each(Object.entries(ops))('%s', (name, op) => {
         'axis',
         'temperature',
         'epsilon',
+        'clips',
+        'height',
+        'size',
+        'stride',
+        'groups',
+        'toWidth',
+        'width',
       ];
       for (const key of [
         ...keys,

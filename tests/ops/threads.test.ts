@@ -32,6 +32,18 @@ const feedForward = {
   'second.weight': of(40, 90),
   residual: of(600, 40),
 };
+const grid = { clips: 2, frames: 8, height: 6, width: 7 };
+const pixels = 2 * 8 * 6 * 7;
+const detail = Object.fromEntries(
+  ['conv_layers.0', 'conv_layers.1'].flatMap((block) =>
+    ['1', '2'].flatMap((layer) => [
+      [`${block}.norm${layer}.weight`, of(8)],
+      [`${block}.norm${layer}.bias`, of(8)],
+      [`${block}.conv${layer}.weight`, of(8, 8, 3, 3)],
+      [`${block}.conv${layer}.bias`, of(8)],
+    ]),
+  ),
+);
 const count = 40_003;
 const moments = { average: of(count), averageSquare: f32([count], normals(count, 1).map(Math.abs)) };
 
@@ -54,6 +66,42 @@ const exact: Call[] = [
     gradient: of(700, 70),
   },
   { op: 'softmax', inputs: { x: of(20, 2000) }, gradient: of(20, 2000) },
+  {
+    op: 'groupNorm',
+    inputs: { x: of(pixels, 30), weight: of(30), bias: of(30), shift: of(2, 30) },
+    attributes: { ...grid, groups: 3, silu: true },
+    gradient: of(pixels, 30),
+  },
+  {
+    op: 'upsampleNearest',
+    inputs: { x: of(pixels, 30) },
+    attributes: { ...grid, toHeight: 13, toWidth: 9 },
+    gradient: of(16 * 13 * 9, 30),
+  },
+  { op: 'averagePool', inputs: { x: of(pixels, 30) }, attributes: grid, gradient: of(16 * 9, 30) },
+  {
+    op: 'temporalAttention',
+    inputs: { qkv: of(pixels, 60) },
+    attributes: { ...grid, heads: 4 },
+    gradient: of(pixels, 20),
+  },
+  {
+    op: 'detailBranch',
+    inputs: { x: of(pixels, 70), ...detail },
+    attributes: grid,
+    gradient: of(pixels, 70),
+  },
+  {
+    op: 'weightedSum',
+    inputs: { a: of(pixels, 30), b: of(pixels, 30), w1: of(1), w2: of(1) },
+    gradient: of(pixels, 30),
+  },
+  {
+    op: 'concatColumns',
+    inputs: { a: of(pixels, 30), b: of(pixels, 7) },
+    gradient: of(pixels, 37),
+  },
+  { op: 'movingAverage', inputs: { average: of(count), value: of(count) } },
   { op: 'adamw', inputs: { parameter: of(count), gradient: of(count), ...moments } },
   { op: 'gradient_norm', inputs: { x: of(count) } },
 ];
@@ -67,6 +115,19 @@ const rounding: Call[] = [
     gradient: of(500, 70),
   },
 ];
+rounding.push(
+  {
+    op: 'convolution',
+    inputs: { x: of(pixels, 30), weight: of(20, 270), bias: of(20) },
+    attributes: grid,
+    gradient: of(pixels, 20),
+  },
+  {
+    op: 'gatedFeedForward',
+    inputs: { x: of(600, 40), 'first.weight': of(60, 40), 'second.weight': of(40, 30) },
+    gradient: of(600, 40),
+  },
+);
 const inHalf = [rounding[0]!, rounding[1]!, exact[0]!, exact[1]!].map((call) => ({
   ...call,
   attributes: { ...call.attributes, compute: 'bf16' },

@@ -2,7 +2,7 @@
 
 import type { Numbers } from './numbers.js';
 
-export type Activation = 'none' | 'gelu' | 'relu' | 'tanh';
+export type Activation = 'none' | 'gelu' | 'relu' | 'tanh' | 'silu';
 
 /** The error function: its Taylor series near 0, the continued fraction of erfc (Lentz) beyond; to about 1e-15. */
 export function erf(x: number): number {
@@ -27,6 +27,7 @@ export const activations: Record<Activation, (x: number) => number> = {
   gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
   relu: (x) => (x > 0 || Number.isNaN(x) ? x : 0),
   tanh: Math.tanh,
+  silu: (x) => x / (1 + Math.exp(-x)),
 };
 
 /** The derivatives of the same. */
@@ -35,6 +36,7 @@ export const slopes: Record<Activation, (x: number) => number> = {
   gelu: (x) => 0.5 * (1 + erf(x / Math.SQRT2)) + (x * Math.exp(-0.5 * x * x)) / Math.sqrt(2 * Math.PI),
   relu: (x) => (x > 0 ? 1 : 0),
   tanh: (x) => 1 - Math.tanh(x) ** 2,
+  silu: (x) => (1 + Math.exp(-x) + x * Math.exp(-x)) / (1 + Math.exp(-x)) ** 2,
 };
 
 export function activate(x: Numbers, kind: Activation): Float64Array {

@@ -1,0 +1,178 @@
+#include "nn/convolution.h"
+
+#include <algorithm>
+
+#include "nn/linear.h"
+#include "nn/row_products.h"
+#include "ops/kernels.h"
+
+namespace duet {
+
+namespace {
+
+PatchGather patchesOf(const PictureGrid& grid, const PictureGrid& out, int64_t size,
+                      const ConvolutionOptions& options) {
+  PatchGather call{};
+  call.height = grid.height;
+  call.width = grid.width;
+  call.outHeight = out.height;
+  call.outWidth = out.width;
+  call.size = size;
+  call.stride = options.stride;
+  call.padding = options.padding == ConvolutionPadding::same ? size / 2 : 0;
+  return call;
+}
+
+void gather(PatchGather call, const Tensor& x, int64_t row, int64_t rows, Tensor& patches) {
+  call.x = x.raw();
+  call.dtype = x.dtype();
+  call.channels = x.columns();
+  call.patches = patches.raw();
+  call.firstRow = row;
+  call.rows = rows;
+  backend().convolution.gatherPatches(call);
+}
+
+/// The right-hand side of dx = patches(dy) W' in the compute type. It lives for one backward pass.
+struct ExchangedKernel {
+  Tensor plain;
+  std::shared_ptr<PackedMatrix> packed;
+  int64_t k, n;
+
+  ExchangedKernel(Tape& tape, const ConvolutionKernel& kernel, DType compute)
+      : plain(tape.empty({kernel.size * kernel.size * kernel.out(), kernel.in()})),
+        k(plain.dim(0)),
+        n(kernel.in()) {
+    const Weights& weights = kernel.weights;
+    backend().convolution.exchangeKernel(weights.parameter->f32() + weights.firstRow * weights.in(),
+                                         plain.f32(), kernel.out(), kernel.size * kernel.size, n);
+    if (compute == DType::f32) return;
+    packed = backend().product.pack({plain.raw(), DType::f32, n, false}, k, n, compute);
+    plain = Tensor{};
+  }
+
+  void multiply(const Tensor& patches, int64_t rows, const Tensor& dx, int64_t dxRow, bool accumulate) const {
+    Product product{};
+    product.m = rows;
+    product.n = n;
+    product.k = k;
+    product.a = {patches.raw(), patches.dtype(), k, false};
+    product.b = {plain.raw(), patches.dtype(), n, false};
+    product.packedB = packed.get();
+    product.c = at(dx, dxRow);
+    product.cType = dx.dtype();
+    product.cStride = n;
+    product.accumulate = accumulate;
+    backend().product.multiply(product);
+  }
+};
+
+void check(const Var& x, const PictureGrid& grid, const ConvolutionKernel& kernel, const Parameter* bias,
+           const ConvolutionOptions& options) {
+  const std::string& name = kernel.weights.parameter->name;
+  require(kernel.size == 1 || kernel.size == 3, "Expected a kernel of 1 or 3 pixels for ", name,
+          " but received ", kernel.size);
+  checkWeights(kernel.weights, bias);
+  require(kernel.weights.in() % (kernel.size * kernel.size) == 0, "Expected ", kernel.size, " x ",
+          kernel.size, " taps for ", name, " but received ", kernel.weights.parameter->value.shape().text());
+  require(x.value.columns() == kernel.in(), "Expected ", kernel.in(), " channels for ", name,
+          " but received ", x.value.shape().text());
+  require(x.value.rowCount() == grid.rows(), "Expected ", grid.rows(), " rows of pixels for ", name,
+          " but received ", x.value.shape().text());
+  require(options.stride >= 1 && (kernel.size == 3 || options.stride == 1),
+          "Expected stride 1 of a 1x1 convolution for ", name, " but received ", options.stride);
+}
+
+}  // namespace
+
+PictureGrid convolved(const PictureGrid& grid, int64_t kernelSize, const ConvolutionOptions& options) {
+  PictureGrid out = grid;
+  if (options.padding == ConvolutionPadding::same) {
+    out.height = (grid.height + options.stride - 1) / options.stride;
+    out.width = (grid.width + options.stride - 1) / options.stride;
+  } else {
+    require(kernelSize == 3 && options.stride == 2 && grid.height >= 2 && grid.width >= 2,
+            "Expected a 3x3 kernel of stride 2 and pictures of at least 2x2 for padding at the right and "
+            "bottom but received size ",
+            kernelSize, ", stride ", options.stride, " and ", grid.height, "x", grid.width);
+    out.height = (grid.height - 2) / 2 + 1;
+    out.width = (grid.width - 2) / 2 + 1;
+  }
+  return out;
+}
+
+Var convolution(Context& context, const Var& x, const PictureGrid& grid, ConvolutionKernel& kernel,
+                Parameter* bias, const ConvolutionOptions& options) {
+  check(x, grid, kernel, bias, options);
+  if (kernel.size == 1)
+    return linear(context, x, kernel.weights, bias, {Activation::none, options.residual, options.outType});
+
+  Tape& tape = context.tape;
+  const PictureGrid outGrid = convolved(grid, kernel.size, options);
+  const int64_t rows = outGrid.rows();
+  if (options.residual) checkResidual(*options.residual, rows, kernel.out());
+  const DType compute = x.value.dtype();
+  const bool wantsWeight = tape.recording() && (trainable(kernel.weights) || trainable(bias));
+  const bool tracked =
+      tape.recording() && (wantsWeight || x.tracked() || (options.residual && options.residual->tracked()));
+
+  Tensor y = tape.empty({rows, kernel.out()}, options.outType);
+  const PatchGather geometry = patchesOf(grid, outGrid, kernel.size, options);
+  {
+    Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, compute);
+    const float* residual = options.residual ? options.residual->value.f32() : nullptr;
+    for (int64_t row = 0; row < rows; row += kRowChunk) {
+      const int64_t count = std::min(kRowChunk, rows - row);
+      gather(geometry, x.value, row, count, patches);
+      forwardRows(patches, 0, kernel.weights, bias, residual ? residual + row * kernel.out() : nullptr, y,
+                  row, count, compute);
+    }
+  }
+  if (!tracked) return {y, -1};
+
+  const Var result = tape.track(y);
+  const int made = result.slot;
+  const int residualSlot = options.residual ? options.residual->slot : -1;
+  const int slot = x.slot;
+  const Tensor input = trainable(kernel.weights) ? x.value : Tensor{};
+  const Shape inputShape{x.value.rowCount(), x.value.columns()};
+  tape.record([&tape, made, residualSlot, slot, input, inputShape, geometry, compute, bias, &kernel] {
+    Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    tape.give(residualSlot, dy);
+    if (trainable(bias)) biasGradient(*bias, kernel.weights.firstRow, dy);
+    if (dy.dtype() != compute) {
+      Tensor converted = tape.empty(dy.shape(), compute);
+      backend().elementwise.convert(dy.raw(), dy.dtype(), converted.raw(), compute, dy.elements());
+      dy = converted;
+    }
+    const int64_t rows = dy.rowCount();
+    if (trainable(kernel.weights)) {
+      bool accumulate = beginWeightGradient(kernel.weights);
+      Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, compute);
+      for (int64_t row = 0; row < rows; row += kRowChunk, accumulate = true) {
+        const int64_t count = std::min(kRowChunk, rows - row);
+        gather(geometry, input, row, count, patches);
+        weightGradientRows(dy, row, patches, 0, kernel.weights, count, accumulate);
+      }
+    }
+    if (slot < 0) return;
+    const ExchangedKernel exchanged(tape, kernel, compute);
+    PatchGather back = geometry;
+    std::swap(back.height, back.outHeight);
+    std::swap(back.width, back.outWidth);
+    back.transposed = true;
+    bool accumulate;
+    const Tensor dx = tape.target(slot, inputShape, compute, accumulate);
+    const int64_t inputRows = inputShape[0];
+    Tensor patches = tape.empty({std::min(inputRows, kRowChunk), exchanged.k}, compute);
+    for (int64_t row = 0; row < inputRows; row += kRowChunk) {
+      const int64_t count = std::min(kRowChunk, inputRows - row);
+      gather(back, dy, row, count, patches);
+      exchanged.multiply(patches, count, dx, row, accumulate);
+    }
+  });
+  return result;
+}
+
+}  // namespace duet

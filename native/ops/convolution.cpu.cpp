@@ -1,0 +1,59 @@
+#include "ops/convolution.h"
+
+#include "ops/kernels.h"
+#include "ops/simd.h"
+
+namespace duet::cpu::DUET_ISA {
+namespace {
+
+/// Where a tap lands in x along one axis, or -1 outside.
+inline int64_t landing(int64_t position, int64_t tap, int64_t extent, const PatchGather& c) {
+  int64_t at;
+  if (c.transposed) {
+    const int64_t shifted = position + c.padding - tap;
+    if (shifted < 0 || shifted % c.stride != 0) return -1;
+    at = shifted / c.stride;
+  } else {
+    at = position * c.stride + tap - c.padding;
+  }
+  return at >= 0 && at < extent ? at : -1;
+}
+
+void gatherPatches(const PatchGather& c) {
+  const size_t pixelBytes = static_cast<size_t>(c.channels) * sizeOf(c.dtype);
+  const auto* x = static_cast<const char*>(c.x);
+  auto* patches = static_cast<char*>(c.patches);
+  const int64_t pixels = c.outHeight * c.outWidth;
+#pragma omp parallel for schedule(static)
+  for (int64_t r = 0; r < c.rows; ++r) {
+    const int64_t row = c.firstRow + r, picture = row / pixels, pixel = row % pixels;
+    const int64_t y = pixel / c.outWidth, column = pixel % c.outWidth;
+    char* to = patches + static_cast<size_t>(r * c.size * c.size) * pixelBytes;
+    for (int64_t kh = 0; kh < c.size; ++kh) {
+      const int64_t fromY = landing(y, kh, c.height, c);
+      for (int64_t kw = 0; kw < c.size; ++kw, to += pixelBytes) {
+        const int64_t fromX = landing(column, kw, c.width, c);
+        if (fromY < 0 || fromX < 0)
+          std::memset(to, 0, pixelBytes);
+        else
+          std::memcpy(to,
+                      x + static_cast<size_t>((picture * c.height + fromY) * c.width + fromX) * pixelBytes,
+                      pixelBytes);
+      }
+    }
+  }
+}
+
+void exchangeKernel(const float* weight, float* out, int64_t outChannels, int64_t taps, int64_t inChannels) {
+#pragma omp parallel for schedule(static)
+  for (int64_t o = 0; o < outChannels; ++o)
+    for (int64_t tap = 0; tap < taps; ++tap)
+      std::memcpy(out + (tap * outChannels + o) * inChannels, weight + (o * taps + tap) * inChannels,
+                  static_cast<size_t>(inChannels) * sizeof(float));
+}
+
+}  // namespace
+
+ConvolutionKernels convolutionKernels() { return {gatherPatches, exchangeKernel}; }
+
+}  // namespace duet::cpu::DUET_ISA

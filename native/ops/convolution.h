@@ -1,0 +1,29 @@
+// What turns a 2-D convolution of channels-last pictures into matrix products: rows of patches. A patch holds
+// the pixels under the kernel, tap after tap (kh, then kw), each with all its channels; outside the picture
+// it is zero. Forward and weight gradient take patches of x; the input gradient takes patches of dy and the
+// kernel with its taps and channels exchanged.
+#pragma once
+
+#include "core/tensor.h"
+
+namespace duet {
+
+struct PatchGather {
+  const void* x;  // pictures x height x width x channels
+  DType dtype;
+  void* patches;  // rows x (size * size * channels), the same type
+  int64_t height, width, channels;
+  int64_t outHeight, outWidth;  // pixels of the pictures whose rows are wanted
+  int64_t firstRow, rows;       // among pictures x outHeight x outWidth
+  int64_t size, stride, padding;
+  bool transposed;  // rows are pixels of the input of the convolution, x is the gradient of its output
+};
+
+struct ConvolutionKernels {
+  void (*gatherPatches)(const PatchGather&);
+  /// out[(kh, kw, o), i] = weight[o, (kh, kw, i)]
+  void (*exchangeKernel)(const float* weight, float* out, int64_t outChannels, int64_t taps,
+                         int64_t inChannels);
+};
+
+}  // namespace duet
