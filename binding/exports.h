@@ -27,4 +27,7 @@ Napi::Value setThreads(const Napi::CallbackInfo& info);
 // vilt.cpp
 Napi::Function defineVilt(Napi::Env env);
 
+// text_encoder.cpp
+Napi::Function defineTextEncoder(Napi::Env env);
+
 }  // namespace duet::binding

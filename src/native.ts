@@ -202,6 +202,72 @@ export interface NativePreparedPictures {
   sizes: { width: number; height: number; raised: boolean }[];
 }
 
+/** The sizes of a frozen text encoder; see `models/text-encoder-config` for the names of its config.json. */
+export interface TextEncoderShape {
+  vocabSize: number;
+  /** Of the states. */
+  width: number;
+  intermediateSize: number;
+  layers: number;
+  heads: number;
+  layerNormEps: number;
+  /** `quick_gelu` is x * sigmoid(1.702 x), `gelu_tanh` the tanh approximation. */
+  activation: 'gelu' | 'quick_gelu' | 'gelu_tanh' | 'relu';
+  /** clip, bert */
+  maxPositions?: number;
+  /** clip: the pooled vector is the state of the first such token; 2 means the largest id */
+  eosTokenId?: number;
+  /** bert */
+  typeVocabSize?: number;
+  /** t5: width of one head */
+  headSize?: number;
+  /** t5: buckets of relative positions, and the distance from which all share the last one */
+  buckets?: number;
+  maxDistance?: number;
+  /** t5: v1.1's act(W0 x) * W1 x in place of act(W x) */
+  gated?: boolean;
+}
+
+/** B texts of `length` token ids each. Every position is computed, padded or not. */
+export interface TokenBatch {
+  batch: number;
+  length: number;
+  /** [B * length] */
+  inputIds: Int32Array;
+  /** [B * length], 0 hides a token as a key; left out: every token sees every other (clip: those before it) */
+  attentionMask?: Uint8Array;
+}
+
+export interface TextStates {
+  /** [B, length, width] */
+  lastHiddenState: TensorData;
+  /** [B, width]; clip alone */
+  poolerOutput?: TensorData;
+  /** With `everything`: the embeddings, then the output of every layer before the final norm. */
+  hiddenStates?: TensorData[];
+  /** With `everything`: [heads, length, length]; t5 alone */
+  positionBias?: TensorData;
+}
+
+/** What the frozen networks share. Weights are loaded before anything else; several files are one model in parts. */
+export interface NativeFrozenModel {
+  load(paths: string[]): Promise<void>;
+  memory(): { parameterBytes: number; arenaPeakBytes: number };
+  /** Every call of this model that has not settled rejects with CANCELLED. */
+  cancel(): void;
+  dispose(): void;
+}
+
+export interface NativeTextEncoder extends NativeFrozenModel {
+  encode(batch: TokenBatch, everything?: boolean): Promise<TextStates>;
+}
+
+export interface NativeFrozenOptions {
+  compute?: ComputeType;
+  /** 0 asks for the number of physical processors. */
+  threads?: number;
+}
+
 export interface SystemInfo {
   /** 'avx512', 'avx2' or 'generic' */
   isa: string;
@@ -211,6 +277,11 @@ export interface SystemInfo {
 
 export interface NativeAddon {
   Vilt: new (shape: ViltShape, options: NativeViltOptions) => NativeVilt;
+  TextEncoder: new (
+    kind: 'clip' | 'bert' | 't5',
+    shape: TextEncoderShape,
+    options: NativeFrozenOptions,
+  ) => NativeTextEncoder;
   readSafetensors(
     path: string,
   ): Promise<{ metadata: Record<string, string>; tensors: Record<string, TensorData> }>;
@@ -329,6 +400,9 @@ export function guarded<T>(call: () => T): T {
 export const native: NativeAddon = {
   get Vilt() {
     return load().Vilt;
+  },
+  get TextEncoder() {
+    return load().TextEncoder;
   },
   readSafetensors: (path) => guarded(() => load().readSafetensors(path)),
   writeSafetensors: (path, tensors, metadata) =>
