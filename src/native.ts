@@ -262,6 +262,39 @@ export interface NativeTextEncoder extends NativeFrozenModel {
   encode(batch: TokenBatch, everything?: boolean): Promise<TextStates>;
 }
 
+/** The sizes of a frozen autoencoder; see `models/autoencoder` for the names of its config.json. */
+export interface AutoencoderShape {
+  inChannels: number;
+  outChannels: number;
+  latentChannels: number;
+  /** Of the levels, from the picture down; every level but the last halves the sides. */
+  channels: number[];
+  layersPerBlock: number;
+  /** Of the group norms. */
+  groups: number;
+  scalingFactor: number;
+}
+
+/** How many pictures of what size: `clips * frames` pictures of `height * width` pixels. */
+export interface PictureGrid {
+  clips: number;
+  frames: number;
+  height: number;
+  width: number;
+}
+
+/**
+ * Pictures are [clips * frames, channels, height, width] in -1 .. 1, latents [clips, channels, frames, h, w]; `grid` is always that
+ * of the pictures.
+ */
+export interface NativeAutoencoderKl extends NativeFrozenModel {
+  /** Mean | log-variance, [clips * frames, 2 * latent channels, h, w]. */
+  moments(pictures: Float32Array, grid: PictureGrid): Promise<Float32Array>;
+  /** scalingFactor * (mean + deviation * noise), or without noise scalingFactor * mean. */
+  encode(pictures: Float32Array, grid: PictureGrid, noise?: Float32Array): Promise<Float32Array>;
+  decode(latents: Float32Array, grid: PictureGrid): Promise<Float32Array>;
+}
+
 export interface NativeFrozenOptions {
   compute?: ComputeType;
   /** 0 asks for the number of physical processors. */
@@ -282,6 +315,9 @@ export interface NativeAddon {
     shape: TextEncoderShape,
     options: NativeFrozenOptions,
   ) => NativeTextEncoder;
+  AutoencoderKl: new (shape: AutoencoderShape, options: NativeFrozenOptions) => NativeAutoencoderKl;
+  /** Of an autoencoder's moments: [pictures, channels, h, w] each. */
+  gaussianOfMoments(moments: Float32Array, pictures: number): { mean: Float32Array; deviation: Float32Array };
   readSafetensors(
     path: string,
   ): Promise<{ metadata: Record<string, string>; tensors: Record<string, TensorData> }>;
@@ -404,6 +440,10 @@ export const native: NativeAddon = {
   get TextEncoder() {
     return load().TextEncoder;
   },
+  get AutoencoderKl() {
+    return load().AutoencoderKl;
+  },
+  gaussianOfMoments: (moments, pictures) => guarded(() => load().gaussianOfMoments(moments, pictures)),
   readSafetensors: (path) => guarded(() => load().readSafetensors(path)),
   writeSafetensors: (path, tensors, metadata) =>
     guarded(() => load().writeSafetensors(path, tensors, metadata)),

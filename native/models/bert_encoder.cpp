@@ -2,6 +2,7 @@
 
 #include "core/cancel.h"
 #include "nn/embedding.h"
+#include "nn/gated.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
 
@@ -57,12 +58,12 @@ TextStates BertEncoder::forward(Context& c, const TextBatch& batch, bool everyth
   for (Layer& layer : layers_) {
     cancelPoint();
     if (everything) states.hidden.push_back(x.value);
-    const Var qkv = linear(c, inComputeType(c, x), layer.qkv.use, &layer.qkv.bias,
+    const Var qkv = linear(c, cast(c, x, c.compute), layer.qkv.use, &layer.qkv.bias,
                            {Activation::none, nullptr, c.compute});
     const Var attended = selfAttention(c, qkv, layout, 0);
     x = linear(c, attended, layer.out.use, &layer.out.bias, {Activation::none, &x, DType::f32});
     x = layerNorm(c, x, layer.between.weight, layer.between.bias, epsilon);
-    x = feedForward(c, inComputeType(c, x), layer.up.use, &layer.up.bias, layer.down.use, &layer.down.bias,
+    x = feedForward(c, cast(c, x, c.compute), layer.up.use, &layer.up.bias, layer.down.use, &layer.down.bias,
                     config_.activation, x);
     x = layerNorm(c, x, layer.after.weight, layer.after.bias, epsilon);
   }

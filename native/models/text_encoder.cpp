@@ -51,13 +51,6 @@ std::vector<int32_t> textPositions(const TextBatch& batch) {
   return positions;
 }
 
-Var inComputeType(Context& c, const Var& x) {
-  if (c.compute == DType::f32) return x;
-  Tensor converted = c.tape.empty(x.value.shape(), c.compute);
-  backend().elementwise.convert(x.value.raw(), DType::f32, converted.raw(), c.compute, converted.elements());
-  return {converted, -1};
-}
-
 void requireAtLeast(const char* field, int64_t value, int64_t least) {
   require(value >= least, "Expected an integer of at least ", least, " for ", field, " but received ", value);
 }

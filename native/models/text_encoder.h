@@ -65,9 +65,6 @@ std::shared_ptr<AttentionLayout> textLayout(const TextBatch& batch, int64_t head
 /// 0 .. L-1, text after text.
 std::vector<int32_t> textPositions(const TextBatch& batch);
 
-/// An f32 value as the input of a product.
-Var inComputeType(Context& context, const Var& x);
-
 /// Throws InvalidArgument: "Expected an integer of at least 1 for layers but received 0".
 void requireAtLeast(const char* field, int64_t value, int64_t least);
 

@@ -1,18 +1,20 @@
 /** encoders: the frozen text encoders and the autoencoder of the sticker half, one case a folder. */
 
 import { join } from 'node:path';
+import { AutoencoderKl } from '../../models/autoencoder.js';
 import { FrozenTextEncoder } from '../../models/text-encoder.js';
-import type { TensorData, TokenBatch } from '../../native.js';
+import { native, type TensorData, type TokenBatch } from '../../native.js';
 import { Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
 import { isThere, readTensors, type TensorMap } from '../files.js';
-import { EXACT } from '../tolerance.js';
+import { EXACT, toleranceFor } from '../tolerance.js';
 
 /** As the reference suggests, absolute. */
 const TOLERANCE = 1e-5;
+const DECODER_TOLERANCE = 2e-5;
 
 type Run = (folder: string, comparison: Comparison, threads: number) => Promise<void>;
 
-const RUNS: Record<string, Run> = { clip_text: clipText, bert, t5 };
+const RUNS: Record<string, Run> = { clip_text: clipText, bert, t5, vae };
 
 export async function encoderCases(folder: string, { threads }: GoldenContext): Promise<GoldenCase[]> {
   const cases: GoldenCase[] = [];
@@ -90,6 +92,36 @@ async function buckets(
     }
   }
   comparison.tensor('bucket', received, wanted, EXACT);
+}
+
+async function vae(folder: string, comparison: Comparison, threads: number): Promise<void> {
+  const io = await readTensors(folder, 'io.safetensors');
+  using model = await AutoencoderKl.fromPretrained(folder, { threads });
+  const image = floats(io.image);
+  const [clips = 0, , height = 0, width = 0] = io.image?.shape ?? [];
+  const grid = { clips, frames: 1, height, width };
+  const noise = floats(io.noise);
+  const moments = await model.moments(image, grid);
+  const { mean, deviation } = native.gaussianOfMoments(moments, clips);
+  const sample = mean.map((value, i) => value + (deviation[i] as number) * (noise[i] as number));
+  const mode = await model.encode(image, grid);
+  const extreme = io['extreme.moments'];
+  const clamped = extreme
+    ? native.gaussianOfMoments(floats(extreme), extreme.shape[0] ?? 1)
+    : { mean: undefined, deviation: undefined };
+  const results: [string, Float32Array | undefined, number][] = [
+    ['moments', moments, TOLERANCE],
+    ['mode', mean, TOLERANCE],
+    ['std', deviation, TOLERANCE],
+    ['sample', sample, TOLERANCE],
+    ['scaled_latents', await model.encode(image, grid, { noise }), TOLERANCE],
+    ['decoded_from_mode', await model.decode(mode, grid), DECODER_TOLERANCE],
+    ['extreme.mean', clamped.mean, EXACT],
+    ['extreme.std', clamped.deviation, toleranceFor(undefined, floats(io['extreme.std']))],
+  ];
+  for (const [name, values, tolerance] of results) {
+    if (io[name]) comparison.tensor(name, values, floats(io[name]), tolerance);
+  }
 }
 
 function tokensOf(io: TensorMap, mask?: string): TokenBatch {
