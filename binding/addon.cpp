@@ -10,6 +10,9 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   Environment::install(env);
   exports.Set("Vilt", defineVilt(env));
   exports.Set("Dfgn", defineDfgn(env));
+  exports.Set("TextEncoder", defineTextEncoder(env));
+  exports.Set("AutoencoderKl", defineAutoencoderKl(env));
+  exports.Set("gaussianOfMoments", Napi::Function::New<safely<gaussianOfMoments>>(env, "gaussianOfMoments"));
   exports.Set("readSafetensors", Napi::Function::New<promising<readSafetensors>>(env, "readSafetensors"));
   exports.Set("writeSafetensors", Napi::Function::New<promising<writeSafetensors>>(env, "writeSafetensors"));
   exports.Set("resizePicture", Napi::Function::New<promising<resizePicture>>(env, "resizePicture"));

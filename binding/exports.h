@@ -30,4 +30,11 @@ Napi::Function defineVilt(Napi::Env env);
 // dfgn.cpp
 Napi::Function defineDfgn(Napi::Env env);
 
+// text_encoder.cpp
+Napi::Function defineTextEncoder(Napi::Env env);
+
+// autoencoder_kl.cpp
+Napi::Function defineAutoencoderKl(Napi::Env env);
+Napi::Value gaussianOfMoments(const Napi::CallbackInfo& info);
+
 }  // namespace duet::binding

@@ -202,6 +202,105 @@ export interface NativePreparedPictures {
   sizes: { width: number; height: number; raised: boolean }[];
 }
 
+/** The sizes of a frozen text encoder; see `models/text-encoder-config` for the names of its config.json. */
+export interface TextEncoderShape {
+  vocabSize: number;
+  /** Of the states. */
+  width: number;
+  intermediateSize: number;
+  layers: number;
+  heads: number;
+  layerNormEps: number;
+  /** `quick_gelu` is x * sigmoid(1.702 x), `gelu_tanh` the tanh approximation. */
+  activation: 'gelu' | 'quick_gelu' | 'gelu_tanh' | 'relu';
+  /** clip, bert */
+  maxPositions?: number;
+  /** clip: the pooled vector is the state of the first such token; 2 means the largest id */
+  eosTokenId?: number;
+  /** bert */
+  typeVocabSize?: number;
+  /** t5: width of one head */
+  headSize?: number;
+  /** t5: buckets of relative positions, and the distance from which all share the last one */
+  buckets?: number;
+  maxDistance?: number;
+  /** t5: v1.1's act(W0 x) * W1 x in place of act(W x) */
+  gated?: boolean;
+}
+
+/** B texts of `length` token ids each. Every position is computed, padded or not. */
+export interface TokenBatch {
+  batch: number;
+  length: number;
+  /** [B * length] */
+  inputIds: Int32Array;
+  /** [B * length], 0 hides a token as a key; left out: every token sees every other (clip: those before it) */
+  attentionMask?: Uint8Array;
+}
+
+export interface TextStates {
+  /** [B, length, width] */
+  lastHiddenState: TensorData;
+  /** [B, width]; clip alone */
+  poolerOutput?: TensorData;
+  /** With `everything`: the embeddings, then the output of every layer before the final norm. */
+  hiddenStates?: TensorData[];
+  /** With `everything`: [heads, length, length]; t5 alone */
+  positionBias?: TensorData;
+}
+
+/** What the frozen networks share. Weights are loaded before anything else; several files are one model in parts. */
+export interface NativeFrozenModel {
+  load(paths: string[]): Promise<void>;
+  memory(): { parameterBytes: number; arenaPeakBytes: number };
+  /** Every call of this model that has not settled rejects with CANCELLED. */
+  cancel(): void;
+  dispose(): void;
+}
+
+export interface NativeTextEncoder extends NativeFrozenModel {
+  encode(batch: TokenBatch, everything?: boolean): Promise<TextStates>;
+}
+
+/** The sizes of a frozen autoencoder; see `models/autoencoder` for the names of its config.json. */
+export interface AutoencoderShape {
+  inChannels: number;
+  outChannels: number;
+  latentChannels: number;
+  /** Of the levels, from the picture down; every level but the last halves the sides. */
+  channels: number[];
+  layersPerBlock: number;
+  /** Of the group norms. */
+  groups: number;
+  scalingFactor: number;
+}
+
+/** How many pictures of what size: `clips * frames` pictures of `height * width` pixels. */
+export interface PictureGrid {
+  clips: number;
+  frames: number;
+  height: number;
+  width: number;
+}
+
+/**
+ * Pictures are [clips * frames, channels, height, width] in -1 .. 1, latents [clips, channels, frames, h, w]; `grid` is always that
+ * of the pictures.
+ */
+export interface NativeAutoencoderKl extends NativeFrozenModel {
+  /** Mean | log-variance, [clips * frames, 2 * latent channels, h, w]. */
+  moments(pictures: Float32Array, grid: PictureGrid): Promise<Float32Array>;
+  /** scalingFactor * (mean + deviation * noise), or without noise scalingFactor * mean. */
+  encode(pictures: Float32Array, grid: PictureGrid, noise?: Float32Array): Promise<Float32Array>;
+  decode(latents: Float32Array, grid: PictureGrid): Promise<Float32Array>;
+}
+
+export interface NativeFrozenOptions {
+  compute?: ComputeType;
+  /** 0 asks for the number of physical processors. */
+  threads?: number;
+}
+
 export interface SystemInfo {
   /** 'avx512', 'avx2' or 'generic' */
   isa: string;
@@ -211,6 +310,14 @@ export interface SystemInfo {
 
 export interface NativeAddon {
   Vilt: new (shape: ViltShape, options: NativeViltOptions) => NativeVilt;
+  TextEncoder: new (
+    kind: 'clip' | 'bert' | 't5',
+    shape: TextEncoderShape,
+    options: NativeFrozenOptions,
+  ) => NativeTextEncoder;
+  AutoencoderKl: new (shape: AutoencoderShape, options: NativeFrozenOptions) => NativeAutoencoderKl;
+  /** Of an autoencoder's moments: [pictures, channels, h, w] each. */
+  gaussianOfMoments(moments: Float32Array, pictures: number): { mean: Float32Array; deviation: Float32Array };
   readSafetensors(
     path: string,
   ): Promise<{ metadata: Record<string, string>; tensors: Record<string, TensorData> }>;
@@ -330,6 +437,13 @@ export const native: NativeAddon = {
   get Vilt() {
     return load().Vilt;
   },
+  get TextEncoder() {
+    return load().TextEncoder;
+  },
+  get AutoencoderKl() {
+    return load().AutoencoderKl;
+  },
+  gaussianOfMoments: (moments, pictures) => guarded(() => load().gaussianOfMoments(moments, pictures)),
   readSafetensors: (path) => guarded(() => load().readSafetensors(path)),
   writeSafetensors: (path, tensors, metadata) =>
     guarded(() => load().writeSafetensors(path, tensors, metadata)),

@@ -48,7 +48,7 @@ function calls(): Call[] {
     labels: f32([4, 21], normals(84, 3).map(Math.abs)),
   };
   const computed = ['f32', 'bf16'].flatMap((compute): Call[] => [
-    ...['none', 'gelu', 'relu', 'tanh'].flatMap((activation): Call[] => [
+    ...['none', 'gelu', 'relu', 'tanh', 'quick_gelu', 'gelu_tanh'].flatMap((activation): Call[] => [
       ['linear', { x: of(40, 21), weight: of(19, 21), bias: of(19) }, { activation, compute }, of(40, 19)],
       ['activation', { x: stretched }, { activation, compute }, of(40, 21)],
     ]),
@@ -60,6 +60,9 @@ function calls(): Call[] {
     ],
     ['layer_norm', { x: stretched, weight: of(21), bias: of(21) }, { compute }, of(40, 21)],
     ['attention', attended, { heads: 2, compute, dropout: 0.2, seed: 3 }, of(61, 26)],
+    ['attention', attended, { heads: 2, compute, causal: true, scale: 0.7 }, of(61, 26)],
+    ['attention', { ...attended, bias: of(2, 61, 61) }, { heads: 2, compute, causal: true, scale: 1 }],
+    ['rms_norm', { x: stretched, weight: of(21) }, { compute }],
   ]);
   return [
     ...computed,

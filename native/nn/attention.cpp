@@ -1,6 +1,7 @@
 #include "nn/attention.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ops/kernels.h"
 
@@ -46,6 +47,26 @@ void checkLayout(const AttentionLayout& layout, int64_t queryRows, int64_t keyRo
           "Expected a key mask of ", keyRows, " rows but received ", layout.keyMask.size());
 }
 
+/// What a sequence's own places decide: the causal mask and the bias.
+void checkPlaces(const AttentionLayout& layout) {
+  const int64_t length = layout.bias.defined() ? layout.bias.columns() : 0;
+  require(layout.scale >= 0.0f && std::isfinite(layout.scale),
+          "Expected a positive scale of the scores but received ", layout.scale);
+  if (layout.bias.defined())
+    require(layout.bias.shape() == Shape({layout.heads, length, length}), "Expected a bias of [",
+            layout.heads, ", L, L] but received ", layout.bias.shape().text());
+  for (const AttentionSpan& span : layout.spans) {
+    const int64_t queries = span.queryEnd - span.queryBegin, keys = span.keyEnd - span.keyBegin;
+    require(!layout.causal || queries == keys,
+            "Expected as many queries as keys for causal attention but received ", queries, " and ", keys);
+    require(!layout.causal || layout.keyMask.empty() || layout.keyMask[static_cast<size_t>(span.keyBegin)],
+            "Expected the first key of a causal sequence to be visible, but the mask hides key row ",
+            span.keyBegin);
+    require(!layout.bias.defined() || (queries <= length && keys <= length), "Expected a bias of at least ",
+            std::max(queries, keys), " places but received ", length);
+  }
+}
+
 int64_t covered(const AttentionLayout& layout) {
   int64_t rows = 0;
   for (const AttentionSpan& span : layout.spans) rows += span.queryEnd - span.queryBegin;
@@ -70,6 +91,7 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same,
           q.value.shape().text());
   require(kv.value.dtype() == dtype, "Queries and keys differ in type");
   checkLayout(*layout, queryRows, keyRows, width);
+  checkPlaces(*layout);
   const int64_t keyColumn = same ? width : 0;
   const bool tracked = tape.recording() && (q.tracked() || kv.tracked());
   const uint64_t stream = dropout > 0.0f && context.training ? context.stream++ : 0;
@@ -80,6 +102,10 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same,
   shape.heads = layout->heads;
   shape.headSize = width / layout->heads;
   shape.keyMask = layout->keyMask.empty() ? nullptr : layout->keyMask.data();
+  shape.causal = layout->causal;
+  shape.scale = layout->scale > 0.0f ? layout->scale : 1.0f / std::sqrt(static_cast<float>(shape.headSize));
+  shape.bias = layout->bias.defined() ? layout->bias.f32() : nullptr;
+  shape.biasLength = layout->bias.defined() ? layout->bias.dim(-1) : 0;
   shape.dropout = context.training ? dropout : 0.0f;
   shape.seed = context.seed;
   shape.stream = stream;
@@ -100,6 +126,9 @@ Var attend(Context& context, const Var& q, const Var& kv, bool same,
                logSum] {
     const Tensor dOut = tape.take(made);
     if (!dOut.defined()) return;
+    if (layout->bias.defined())
+      fail(Code::Unsupported,
+           "Attention with a bias of its scores has no gradient; use it for frozen networks only");
     int64_t keyCovered = 0;
     for (const AttentionSpan& span : layout->spans) keyCovered += span.keyEnd - span.keyBegin;
     // Each sequence and head is copied out before its gradients are written, so they may take the place of

@@ -226,4 +226,14 @@ Var add(Context& context, const Var& a, const Var& b) {
   return result;
 }
 
+Var multiply(Context& context, const Var& a, const Var& b) {
+  require(a.value.shape() == b.value.shape() && a.value.dtype() == b.value.dtype(), "Cannot multiply ",
+          a.value.shape().text(), " and ", b.value.shape().text());
+  if (context.tape.recording() && (a.tracked() || b.tracked()))
+    fail(Code::Unsupported, "The product of two values has no gradient; use it for frozen networks only");
+  Tensor y = context.tape.empty(a.value.shape(), a.value.dtype());
+  backend().elementwise.multiply(a.value.raw(), b.value.raw(), y.raw(), y.dtype(), y.elements());
+  return {y, -1};
+}
+
 }  // namespace duet

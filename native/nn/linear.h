@@ -32,4 +32,7 @@ Var dropout(Context& context, const Var& x, float probability);
 /// a + b, both f32.
 Var add(Context& context, const Var& a, const Var& b);
 
+/// a * b element by element, of one type. Forward only, for frozen networks.
+Var multiply(Context& context, const Var& a, const Var& b);
+
 }  // namespace duet

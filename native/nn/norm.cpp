@@ -52,4 +52,16 @@ Var layerNorm(Context& context, const Var& x, Parameter& gamma, Parameter& beta,
   return result;
 }
 
+Var rmsNorm(Context& context, const Var& x, Parameter& gamma, float epsilon, DType outType) {
+  const int64_t rows = x.value.rowCount(), columns = x.value.columns();
+  require(gamma.value.elements() == columns, "Expected ", columns, " columns for ", gamma.name,
+          " but it has ", gamma.value.shape().text());
+  require(epsilon > 0.0f, "Expected a positive epsilon for ", gamma.name, " but received ", epsilon);
+  if (context.tape.recording() && (x.tracked() || gamma.trainable))
+    fail(Code::Unsupported, "RMS norm has no gradient; use it for frozen networks only");
+  Tensor y = context.tape.empty(x.value.shape(), outType);
+  backend().norm.rmsForward({x.value.f32(), gamma.f32(), y.raw(), outType, rows, columns, epsilon});
+  return {y, -1};
+}
+
 }  // namespace duet

@@ -1,4 +1,4 @@
-// Layer norm with its affine parameters, f32 in, f32 or the compute type out.
+// Layer norm and RMS norm with their affine parameters, f32 in, f32 or the compute type out.
 #pragma once
 
 #include "nn/context.h"
@@ -8,5 +8,8 @@ namespace duet {
 
 Var layerNorm(Context& context, const Var& x, Parameter& gamma, Parameter& beta, float epsilon,
               DType outType = DType::f32);
+
+/// x / sqrt(mean(x^2) + epsilon) * gamma. Forward only, for frozen networks.
+Var rmsNorm(Context& context, const Var& x, Parameter& gamma, float epsilon, DType outType = DType::f32);
 
 }  // namespace duet

@@ -49,6 +49,12 @@ void runLayerNorm(Call& c) {
            c.input("x").shape());
 }
 
+void runRmsNorm(Call& c) {
+  const Var x{c.value("x").value, -1};
+  const auto epsilon = static_cast<float>(c.number("epsilon", 1e-6));
+  c.finish(rmsNorm(c.context, x, c.parameter("weight", false), epsilon, c.compute()), c.input("x").shape());
+}
+
 std::shared_ptr<AttentionLayout> layoutOf(Call& c, int64_t queries, int64_t keys) {
   auto layout = std::make_shared<AttentionLayout>();
   layout->heads = static_cast<int64_t>(c.number("heads", 1));
@@ -66,6 +72,9 @@ std::shared_ptr<AttentionLayout> layoutOf(Call& c, int64_t queries, int64_t keys
     const Tensor& mask = c.input("keyMask", DType::u8);
     layout->keyMask.assign(mask.data<uint8_t>(), mask.data<uint8_t>() + mask.elements());
   }
+  layout->causal = c.flag("causal", false);
+  layout->scale = static_cast<float>(c.number("scale", 0));
+  if (c.has("bias")) layout->bias = c.input("bias");
   return layout;
 }
 
@@ -303,6 +312,7 @@ const OpTable& table() {
     OpTable all{{"linear", runLinear},
                 {"feed_forward", runFeedForward},
                 {"layer_norm", runLayerNorm},
+                {"rms_norm", runRmsNorm},
                 {"attention", runAttention},
                 {"adapter", runAdapter},
                 {"embedding", runEmbedding},

@@ -105,9 +105,12 @@ class Call {
     if (name == "relu") return Activation::relu;
     if (name == "tanh") return Activation::tanh;
     if (name == "silu") return Activation::silu;
+    if (name == "quick_gelu") return Activation::quickGelu;
+    if (name == "gelu_tanh") return Activation::geluTanh;
     fail(Code::InvalidArgument,
-         "Expected 'none', 'gelu', 'relu', 'tanh' or 'silu' for attribute 'activation' but received '", name,
-         "'");
+         "Expected 'none', 'gelu', 'quick_gelu', 'gelu_tanh', 'silu', 'relu' or 'tanh' for attribute "
+         "'activation' but received '",
+         name, "'");
   }
 
   /// Stores the output and, where a gradient of it was given, everything that flows back from it.

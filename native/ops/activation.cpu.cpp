@@ -10,6 +10,11 @@ namespace {
 
 constexpr int64_t kBlock = 4096;
 
+// Both approximations of gelu are x * logistic(u(x)); tanh(z) = 2 logistic(2z) - 1.
+constexpr float kQuickSlope = 1.702f;
+constexpr float kTanhSlope = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+constexpr float kTanhCubic = 0.044715f;
+
 template <typename T>
 void forwardBlock(const T* x, T* y, int64_t n, Activation kind) {
   switch (kind) {
@@ -37,6 +42,20 @@ void forwardBlock(const T* x, T* y, int64_t n, Activation kind) {
       for (int64_t i = 0; i < n; ++i) {
         const float v = readAs(x, i);
         writeAs(y, i, v * logistic(v));
+      }
+      break;
+    case Activation::quickGelu:
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) {
+        const float v = readAs(x, i);
+        writeAs(y, i, v * logistic(kQuickSlope * v));
+      }
+      break;
+    case Activation::geluTanh:
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) {
+        const float v = readAs(x, i);
+        writeAs(y, i, v * logistic(kTanhSlope * (v + kTanhCubic * v * v * v)));
       }
       break;
     case Activation::none:
@@ -71,6 +90,21 @@ void backwardBlock(const K* kept, const T* dy, T* dx, int64_t n, Activation kind
     case Activation::silu:
 #pragma omp simd
       for (int64_t i = 0; i < n; ++i) writeAs(dx, i, readAs(dy, i) * siluSlope(readAs(kept, i)));
+      break;
+    case Activation::quickGelu:
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) {
+        const float v = readAs(kept, i), u = kQuickSlope * v;
+        writeAs(dx, i, readAs(dy, i) * logistic(u) * (1.0f + kQuickSlope * v * logistic(-u)));
+      }
+      break;
+    case Activation::geluTanh:
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) {
+        const float v = readAs(kept, i), u = kTanhSlope * (v + kTanhCubic * v * v * v);
+        const float slope = kTanhSlope * (1.0f + 3.0f * kTanhCubic * v * v);
+        writeAs(dx, i, readAs(dy, i) * logistic(u) * (1.0f + v * slope * logistic(-u)));  // 1 - s(u) = s(-u)
+      }
       break;
     case Activation::none:
       for (int64_t i = 0; i < n; ++i) dx[i] = dy[i];

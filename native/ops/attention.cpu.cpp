@@ -99,7 +99,6 @@ template <typename T>
 void forwardAs(const AttentionForward& c) {
   const AttentionShape& s = c.shape;
   const int64_t size = s.headSize, wide = roundUp(size, kLanes), most = roundUp(longest(s), kLanes);
-  const float factor = 1.0f / std::sqrt(static_cast<float>(size));
   const Scratch all(size * most + most * wide + kQueryBlock * (2 * wide + most) + most);
 #pragma omp parallel
   {
@@ -121,7 +120,7 @@ void forwardAs(const AttentionForward& c) {
         const int64_t rows = span.queryEnd - row < kQueryBlock ? span.queryEnd - row : kQueryBlock;
         copyHead<T>(c.q, row, rows, head, size, q, wide);
         multiply(rows, width, size, q, wide, 1, kTransposed, width, scores, width, false);
-        softmaxRows(s, span, head, row, rows, factor, scores, width, keep, c.logSum);
+        softmaxRows(s, span, head, row, rows, scores, width, keep, c.logSum);
         multiply(rows, wide, keys, scores, width, 1, v, wide, out, wide, false);
         storeHead<T>(c.out, row, rows, head, size, out, wide);
       }
@@ -131,12 +130,11 @@ void forwardAs(const AttentionForward& c) {
 
 // With P the probabilities and D = P o M / (1 - p) after dropout:
 //   dV = D^T dO,  dD = dO V^T,  dP = dD o M / (1 - p),
-//   dS = P o (dP - rowsum(P o dP)),  dQ = dS K / sqrt(d),  dK = dS^T Q / sqrt(d).
+//   dS = P o (dP - rowsum(P o dP)),  dQ = scale dS K,  dK = scale dS^T Q.
 template <typename T>
 void backwardAs(const AttentionBackward& c) {
   const AttentionShape& s = c.shape;
   const int64_t size = s.headSize, wide = roundUp(size, kLanes), most = roundUp(longest(s), kLanes);
-  const float factor = 1.0f / std::sqrt(static_cast<float>(size));
   const Scratch all(2 * size * most + 3 * most * wide + kQueryBlock * (3 * wide + 2 * most) + most);
 #pragma omp parallel
   {
@@ -167,7 +165,7 @@ void backwardAs(const AttentionBackward& c) {
         copyHead<T>(c.dOut, row, rows, head, size, dOut, wide);
         multiply(rows, width, size, q, wide, 1, kTransposed, width, p, width, false);
         multiply(rows, width, size, dOut, wide, 1, vTransposed, width, dp, width, false);
-        softmaxGradientRows(s, span, head, row, rows, factor, p, dp, width, keep, c.logSum);
+        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum);
         multiply(rows, wide, keys, dp, width, 1, k, wide, dq, wide, false);
         storeHead<T>(c.dq, row, rows, head, size, dq, wide);
         multiply(keys, wide, rows, dp, 1, width, q, wide, dk, wide, true);

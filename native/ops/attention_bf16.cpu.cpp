@@ -184,7 +184,6 @@ void bf16DotForward(const AttentionForward& c) {
   const AttentionShape& s = c.shape;
   const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16),
                 most = roundUp(longest(s), 16);
-  const float factor = 1.0f / std::sqrt(static_cast<float>(size));
   const Scratch all(half * most + most / 2 * wide + kQueryBlock * (half + wide + most + most / 2) + most +
                     256);
 #pragma omp parallel
@@ -208,7 +207,7 @@ void bf16DotForward(const AttentionForward& c) {
         const int64_t rows = span.queryEnd - row < kQueryBlock ? span.queryEnd - row : kQueryBlock;
         wordsOfRows(c.q, row, rows, head, size, q, half);
         multiply(rows, width, half, q, half, 1, k, width, scores, width, false);
-        softmaxRows(s, span, head, row, rows, factor, scores, width, keep, c.logSum);
+        softmaxRows(s, span, head, row, rows, scores, width, keep, c.logSum);
         rounded(scores, rows, keys, width, p);
         multiply(rows, wide, (keys + 1) / 2, p, width / 2, 1, v, wide, out, wide, false);
         storeHead<bf16>(c.out, row, rows, head, size, out, wide);
@@ -221,7 +220,6 @@ void bf16DotBackward(const AttentionBackward& c) {
   const AttentionShape& s = c.shape;
   const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16),
                 most = roundUp(longest(s), 16);
-  const float factor = 1.0f / std::sqrt(static_cast<float>(size));
   const Scratch all(2 * half * most + most / 2 * wide + 2 * most * wide +
                     kQueryBlock * (2 * half + 2 * wide + 3 * most) + most + 512);
 #pragma omp parallel
@@ -259,7 +257,7 @@ void bf16DotBackward(const AttentionBackward& c) {
         rowPairs(c.dOut, row, rows, head, size, dOutPairs, wide);
         multiply(rows, width, half, q, half, 1, kTurned, width, p, width, false);
         multiply(rows, width, half, dOut, half, 1, vTurned, width, dp, width, false);
-        softmaxGradientRows(s, span, head, row, rows, factor, p, dp, width, keep, c.logSum);
+        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum);
         rounded(p, rows, keys, width, block);
         blockRowPairs(block, rows, width, pairs);
         multiply(keys, wide, (rows + 1) / 2, pairs, 1, width, dOutPairs, wide, dv, wide, true);

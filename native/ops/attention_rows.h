@@ -39,10 +39,24 @@ inline void dropoutRow(const AttentionShape& s, int64_t head, int64_t queryRow, 
   }
 }
 
-inline void hideKeys(const uint8_t* mask, float* row, int64_t keys) {
-  if (!mask) return;
-  for (int64_t j = 0; j < keys; ++j)
-    if (!mask[j]) row[j] = -std::numeric_limits<float>::infinity();
+/// Scores of the keys that a query row may not see become -infinity.
+inline void hideKeys(const AttentionShape& s, const AttentionSpan& span, int64_t queryRow, float* row,
+                     int64_t keys) {
+  constexpr float hidden = -std::numeric_limits<float>::infinity();
+  if (s.keyMask) {
+    const uint8_t* mask = s.keyMask + span.keyBegin;
+    for (int64_t j = 0; j < keys; ++j)
+      if (!mask[j]) row[j] = hidden;
+  }
+  if (s.causal)
+    for (int64_t j = queryRow - span.queryBegin + 1; j < keys; ++j) row[j] = hidden;
+}
+
+/// Scores become scaled scores plus the bias of their head and places.
+inline void addBias(const AttentionShape& s, int64_t head, int64_t query, float* row, int64_t keys) {
+  const float* bias = s.bias + (head * s.biasLength + query) * s.biasLength;
+#pragma omp simd
+  for (int64_t j = 0; j < keys; ++j) row[j] = row[j] * s.scale + bias[j];
 }
 
 inline int64_t longest(const AttentionShape& s) {
@@ -56,12 +70,13 @@ inline int64_t longest(const AttentionShape& s) {
 
 /// Scores of some query rows become probabilities (after dropout); keeps the log of the sum of exponentials.
 inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
-                        int64_t rows, float factor, float* scores, int64_t width, float* keep,
-                        float* logSum) {
+                        int64_t rows, float* scores, int64_t width, float* keep, float* logSum) {
   const int64_t keys = span.keyEnd - span.keyBegin;
+  const float factor = s.bias ? 1.0f : s.scale;
   for (int64_t r = 0; r < rows; ++r) {
     float* line = scores + r * width;
-    hideKeys(s.keyMask ? s.keyMask + span.keyBegin : nullptr, line, keys);
+    if (s.bias) addBias(s, head, row + r - span.queryBegin, line, keys);
+    hideKeys(s, span, row + r, line, keys);
     float top = -std::numeric_limits<float>::infinity();
 #pragma omp simd reduction(max : top)
     for (int64_t j = 0; j < keys; ++j) top = line[j] > top ? line[j] : top;
@@ -85,14 +100,15 @@ inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int6
 /// Scores `p` and gradients `dp` of the probabilities of some rows become D (the probabilities after dropout)
 /// and dS.
 inline void softmaxGradientRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
-                                int64_t rows, float factor, float* p, float* dp, int64_t width, float* keep,
+                                int64_t rows, float* p, float* dp, int64_t width, float* keep,
                                 const float* logSums) {
   const int64_t keys = span.keyEnd - span.keyBegin;
+  const float factor = s.scale;
   for (int64_t r = 0; r < rows; ++r) {
     float* line = p + r * width;
     float* gradient = dp + r * width;
     const float logSum = logSums[(row + r) * s.heads + head];
-    hideKeys(s.keyMask ? s.keyMask + span.keyBegin : nullptr, line, keys);
+    hideKeys(s, span, row + r, line, keys);
     if (s.dropout > 0.0f) {
       dropoutRow(s, head, row + r, keys, keep);
       for (int64_t j = 0; j < keys; ++j) gradient[j] *= keep[j];

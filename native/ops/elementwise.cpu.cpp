@@ -34,6 +34,18 @@ void add(const float* a, const float* b, float* y, int64_t count) {
   for (int64_t i = 0; i < count; ++i) y[i] = a[i] + b[i];
 }
 
+template <typename T>
+void multiplyAs(const void* a, const void* b, void* y, int64_t count) {
+  const T *left = static_cast<const T*>(a), *right = static_cast<const T*>(b);
+  T* product = static_cast<T*>(y);
+#pragma omp parallel for simd schedule(static) if (count > 16384)
+  for (int64_t i = 0; i < count; ++i) writeAs(product, i, readAs(left, i) * readAs(right, i));
+}
+
+void multiply(const void* a, const void* b, void* y, DType dtype, int64_t count) {
+  dtype == DType::bf16 ? multiplyAs<bf16>(a, b, y, count) : multiplyAs<float>(a, b, y, count);
+}
+
 void scale(const float* x, float factor, float* y, int64_t count, bool accumulate) {
   if (accumulate) {
 #pragma omp parallel for simd schedule(static) if (count > 16384)
@@ -106,7 +118,7 @@ void dropout(const float* x, float* y, int64_t count, float probability, uint64_
 }  // namespace
 
 ElementwiseKernels elementwiseKernels() {
-  return {convert, add, scale, columnSum, gatherRows, addRows, dropout};
+  return {convert, add, multiply, scale, columnSum, gatherRows, addRows, dropout};
 }
 
 }  // namespace duet::cpu::DUET_ISA

@@ -10,6 +10,8 @@ struct ElementwiseKernels {
   void (*convert)(const void* from, DType fromType, void* to, DType toType, int64_t count);
   /// y[i] = a[i] + b[i]
   void (*add)(const float* a, const float* b, float* y, int64_t count);
+  /// y[i] = a[i] * b[i], f32 or bf16
+  void (*multiply)(const void* a, const void* b, void* y, DType dtype, int64_t count);
   /// y[i] = (accumulate ? y[i] : 0) + scale * x[i]
   void (*scale)(const float* x, float scale, float* y, int64_t count, bool accumulate);
   /// out[j] (+)= sum over rows of x[row, j], in fixed chunks

@@ -31,6 +31,22 @@ void forwardRows(const NormForward& c) {
   }
 }
 
+template <typename Y>
+void rmsRows(const RmsNormForward& c) {
+  const int64_t n = c.columns;
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < c.rows; ++row) {
+    const float* x = c.x + row * n;
+    float square = 0.0f;
+#pragma omp simd reduction(+ : square)
+    for (int64_t i = 0; i < n; ++i) square += x[i] * x[i];
+    const float inverse = 1.0f / std::sqrt(square / static_cast<float>(n) + c.epsilon);
+    Y* y = static_cast<Y*>(c.y) + row * n;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) writeAs(y, i, x[i] * inverse * c.gamma[i]);
+  }
+}
+
 // dx = rstd * (g - mean(g) - xhat * mean(g * xhat)) with g = dy * gamma.
 template <typename Y>
 void inputGradient(const NormBackward& c) {
@@ -111,8 +127,10 @@ void backward(const NormBackward& c) {
   if (c.dx) half ? inputGradient<bf16>(c) : inputGradient<float>(c);
 }
 
+void rmsForward(const RmsNormForward& c) { c.yType == DType::bf16 ? rmsRows<bf16>(c) : rmsRows<float>(c); }
+
 }  // namespace
 
-NormKernels normKernels() { return {forward, backward}; }
+NormKernels normKernels() { return {forward, backward, rmsForward}; }
 
 }  // namespace duet::cpu::DUET_ISA

@@ -1,5 +1,6 @@
 // Layer norm over the last dimension (Ba et al. 2016): y = (x - mean) / sqrt(var + eps) * gamma + beta,
 // with the biased variance. Backward recomputes the normalised value from x and the two statistics.
+// RMS norm (Zhang and Sennrich 2019) has neither mean nor bias: y = x / sqrt(mean(x^2) + eps) * gamma.
 #pragma once
 
 #include <memory>
@@ -35,9 +36,19 @@ struct NormBackward {
   int64_t rows, columns;
 };
 
+struct RmsNormForward {
+  const float* x;  // rows x columns
+  const float* gamma;
+  void* y;  // rows x columns, f32 or bf16
+  DType yType;
+  int64_t rows, columns;
+  float epsilon;
+};
+
 struct NormKernels {
   void (*forward)(const NormForward&);
   void (*backward)(const NormBackward&);
+  void (*rmsForward)(const RmsNormForward&);
 };
 
 }  // namespace duet

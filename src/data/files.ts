@@ -3,7 +3,7 @@
  * for.
  */
 
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { access, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DuetError, ioError, messageOf } from '../errors.js';
 
@@ -36,4 +36,12 @@ export async function writeText(path: string, text: string, what: string): Promi
   } catch (error) {
     throw ioError(error, `write ${what} ${path}`);
   }
+}
+
+/** Whether there is a file or folder of this name. */
+export async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }

@@ -1,4 +1,4 @@
-// activation on its own: exact gelu, relu, tanh, silu, none.
+// activation on its own: exact gelu and its two approximations, relu, tanh, silu, none.
 
 import { describe, expect, test } from 'vitest';
 import { native } from '../../src/native.js';
@@ -6,7 +6,7 @@ import { BF16, checkOp, EXACT_ARITHMETIC, expectEachClose, floats } from '../sup
 import { type Activation, activate, activations, erf, slopes } from '../support/reference/layers.js';
 import { f32, normals } from '../support/reference/numbers.js';
 
-const kinds: Activation[] = ['none', 'gelu', 'relu', 'tanh', 'silu'];
+const kinds: Activation[] = ['none', 'gelu', 'relu', 'tanh', 'silu', 'quick_gelu', 'gelu_tanh'];
 
 test('the reference of erf agrees with published values', () => {
   // Abramowitz & Stegun, table 7.1, and the complement at 3

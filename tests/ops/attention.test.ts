@@ -3,8 +3,16 @@
 import { describe, expect, test } from 'vitest';
 import { native, type TensorData } from '../../src/native.js';
 import { attention, columnsOf } from '../support/reference/attention.js';
-import { type Attributes, checkOp, expectClose, floats, type OpCase } from '../support/reference/check.js';
-import { f32, i32, u8, uniform } from '../support/reference/numbers.js';
+import {
+  type Attributes,
+  BF16,
+  checkOp,
+  expectClose,
+  FP32,
+  floats,
+  type OpCase,
+} from '../support/reference/check.js';
+import { f32, i32, inBf16, u8, uniform } from '../support/reference/numbers.js';
 
 interface Setting {
   name: string;
@@ -14,6 +22,8 @@ interface Setting {
   headSize: number;
   spans?: number[][];
   keyMask?: number[];
+  causal?: boolean;
+  scale?: number;
   samples?: number;
   floor?: number;
 }
@@ -34,11 +44,16 @@ function problem(kind: 'self' | 'cross', s: Setting, attributes: Attributes = {}
   return {
     op: 'attention',
     inputs,
-    attributes: { heads: s.heads, ...attributes },
+    attributes: {
+      heads: s.heads,
+      ...(s.causal ? { causal: true } : {}),
+      ...(s.scale ? { scale: s.scale } : {}),
+      ...attributes,
+    },
     gradients,
     ...(s.samples ? { samples: s.samples } : {}),
     ...(s.floor ? { floor: s.floor } : {}),
-    reference: ({ qkv, q, kv }) => {
+    reference: ({ qkv, q, kv, bias }) => {
       const part = (x: Float64Array, of: number, i: number) =>
         columnsOf(x, of * width, i * width, (i + 1) * width);
       const [queries, keys, values] = qkv
@@ -53,6 +68,9 @@ function problem(kind: 'self' | 'cross', s: Setting, attributes: Attributes = {}
         heads: s.heads,
         spans,
         ...mask,
+        ...(s.causal ? { causal: true } : {}),
+        ...(s.scale ? { scale: s.scale } : {}),
+        ...(bias ? { bias } : {}),
         ...(keep ? { keep } : {}),
       });
     },
@@ -126,6 +144,18 @@ const selfSettings: Setting[] = [
     spans: own(6, 24),
     keyMask: everyThird(30),
   },
+  { name: 'causal, more rows than a block', queries: 61, keys: 61, heads: 2, headSize: 5, causal: true },
+  {
+    name: 'causal sequences with a key mask and another scale',
+    queries: 30,
+    keys: 30,
+    heads: 2,
+    headSize: 8,
+    spans: own(6, 24),
+    keyMask: everyThird(30),
+    causal: true,
+    scale: 1,
+  },
 ];
 
 const crossSettings: Setting[] = [
@@ -181,6 +211,42 @@ for (const compute of ['f32', 'bf16']) {
     });
   });
 }
+
+describe('attention with a bias of its scores', () => {
+  const settings: Setting[] = [
+    { name: 'one sequence', queries: 61, keys: 61, heads: 3, headSize: 5, scale: 1 },
+    { name: 'shorter sequences', queries: 30, keys: 30, heads: 3, headSize: 8, spans: own(6, 24) },
+    {
+      name: 'causal, masked',
+      queries: 19,
+      keys: 19,
+      heads: 3,
+      headSize: 4,
+      causal: true,
+      keyMask: everyThird(19),
+    },
+  ];
+  for (const compute of ['f32', 'bf16']) {
+    test.each(settings)(`${compute}: $name`, async (setting) => {
+      const given = problem('self', setting, { compute });
+      const bias = f32([3, setting.queries, setting.queries], 4);
+      const qkv = compute === 'bf16' ? inBf16(given.inputs.qkv!) : given.inputs.qkv!;
+      const { out } = await native.runOp('attention', { ...given.inputs, qkv, bias }, given.attributes!);
+      const inDouble = (tensor: TensorData) => Float64Array.from(tensor.data as Float32Array);
+      const expected = given.reference({ qkv: inDouble(qkv), bias: inDouble(bias) });
+      expectClose(floats(out), expected, compute === 'bf16' ? BF16 : FP32, 'out');
+    });
+  }
+
+  test('has no gradient', async () => {
+    const inputs = { qkv: f32([4, 12], 1), bias: f32([2, 4, 4], 2) };
+    const run = native.runOp('attention', inputs, { heads: 2 }, f32([4, 4], 3));
+    await expect(run).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      message: expect.stringMatching('no gradient'),
+    });
+  });
+});
 
 describe('attention, difficult numbers', () => {
   test('scores of +-1e4 neither overflow nor leave 0 and 1', async () => {

@@ -42,7 +42,7 @@ const ops: Record<string, Op> = {
       {
         what: 'an unknown activation',
         attributes: { activation: 'selu' },
-        says: /'gelu', 'relu', 'tanh' or 'silu'.*'selu'/,
+        says: /'gelu', .*'silu', 'relu' or 'tanh'.*'selu'/,
       },
       {
         what: 'a number for an activation',
@@ -75,6 +75,14 @@ const ops: Record<string, Op> = {
       { what: 'a long bias', inputs: { bias: of(5) }, says: /4/ },
       { what: 'a negative epsilon', attributes: { epsilon: -1 }, says: /epsilon.*-1/ },
       { what: 'a NaN epsilon', attributes: { epsilon: Number.NaN }, says: /epsilon/ },
+    ],
+  },
+  rms_norm: {
+    inputs: { x: of(3, 4), weight: of(4) },
+    changes: [
+      ...matrixChanges,
+      { what: 'a short weight', inputs: { weight: of(3) }, says: /4 columns for weight/ },
+      { what: 'a negative epsilon', attributes: { epsilon: -1 }, says: /epsilon.*-1/ },
     ],
   },
   attention: {
@@ -125,6 +133,18 @@ const ops: Record<string, Op> = {
       },
       { what: 'a short key mask', inputs: { keyMask: u8([1, 1]) }, says: /key mask of 5.*2/ },
       { what: 'a mask that hides every key', inputs: { keyMask: u8([0, 0, 0, 0, 0]) }, says: /visible key/ },
+      { what: 'causal with other keys', attributes: { causal: true }, says: /as many queries .* 3 and 5/ },
+      {
+        what: 'causal without its first key',
+        inputs: { kv: of(3, 8), keyMask: u8([0, 1, 1]) },
+        attributes: { causal: true },
+        says: /hides key row 0/,
+      },
+      { what: 'a negative scale', attributes: { scale: -1 }, says: /positive scale .*-1/ },
+      { what: 'a NaN scale', attributes: { scale: Number.NaN }, says: /positive scale/ },
+      { what: 'a bias for other heads', inputs: { bias: of(1, 5, 5) }, says: /\[2, L, L\].*\[1, 5, 5\]/ },
+      { what: 'a short bias', inputs: { bias: of(2, 4, 4) }, says: /at least 5 places.*4/ },
+      { what: 'a bias without dimensions', inputs: { bias: of() }, says: /bias of \[2, L, L\]/ },
       { what: 'dropout of 1', attributes: { dropout: 1 }, says: /probability.*1/ },
       { what: 'negative dropout', attributes: { dropout: -0.5 }, says: /probability.*-0\.5/ },
       { what: 'NaN dropout', attributes: { dropout: Number.NaN }, says: /probability/ },
@@ -338,6 +358,8 @@ describe.each(Object.entries(ops))('%s', (name, op) => {
         'groups',
         'toWidth',
         'width',
+        'causal',
+        'scale',
       ];
       for (const key of [
         ...keys,

@@ -6,7 +6,7 @@ import { BF16, checkOp, expectClose, floats } from '../support/reference/check.j
 import { type Activation, activate, linear, plus } from '../support/reference/layers.js';
 import { f32, inBf16 } from '../support/reference/numbers.js';
 
-const activations: Activation[] = ['none', 'gelu', 'relu', 'tanh', 'silu'];
+const activations: Activation[] = ['none', 'gelu', 'relu', 'tanh', 'silu', 'quick_gelu', 'gelu_tanh'];
 
 /** rows, inputs, outputs; one, odd, below, at and above a vector of 16, above a chunk of 512 rows. */
 const sizes = [

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from 'vitest';
 import { native } from '../../src/native.js';
-import { checkOp, floats } from '../support/reference/check.js';
+import { BF16, checkOp, expectClose, FP32, floats } from '../support/reference/check.js';
 import { layerNorm } from '../support/reference/layers.js';
 import { f32, normals } from '../support/reference/numbers.js';
 
@@ -67,5 +67,35 @@ describe('layer_norm', () => {
     (x.data as Float32Array)[25] = Number.NaN;
     const values = floats((await native.runOp('layer_norm', { x, weight, bias }, {})).out);
     expect(Array.from(values, Number.isNaN)).toEqual(Array.from(values, (_, i) => i >= 20 && i < 40));
+  });
+});
+
+describe('rms_norm', () => {
+  for (const [compute, tolerance] of [
+    ['f32', FP32],
+    ['bf16', BF16],
+  ] as const) {
+    test.each([
+      [1, 1],
+      [3, 17],
+      [2, 768],
+    ])(`${compute}, %i rows of %i`, async (rows, columns) => {
+      const x = f32([rows, columns], 1);
+      const weight = f32([columns], normals(columns, 2, 0.5, 1));
+      const { out } = await native.runOp('rms_norm', { x, weight }, { epsilon: 1e-6, compute });
+      const values = x.data as Float32Array;
+      const expected = Float64Array.from(values, (value, i) => {
+        const row = values.subarray(i - (i % columns), i - (i % columns) + columns);
+        const square = row.reduce((sum, v) => sum + v * v, 0) / columns;
+        return (value / Math.sqrt(square + 1e-6)) * (weight.data[i % columns] as number);
+      });
+      expectClose(floats(out), expected, tolerance, 'out');
+    });
+  }
+
+  test('rows of zeros stay zero', async () => {
+    const x = f32([2, 5], new Float32Array(10));
+    const { out } = await native.runOp('rms_norm', { x, weight: f32([5], 1) }, {});
+    expect([...floats(out)].every((value) => value === 0)).toBe(true);
   });
 });

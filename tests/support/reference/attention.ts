@@ -1,4 +1,4 @@
-// softmax(Q K^T / sqrt(d)) V per sequence and head (Vaswani et al. 2017, equation 1), in double precision.
+// softmax(scale Q K^T + bias) V per sequence and head (Vaswani et al. 2017, equation 1), in double precision.
 
 import type { Numbers } from './numbers.js';
 
@@ -14,6 +14,12 @@ export interface AttentionProblem {
   spans: number[][];
   /** One a key row, 0 hides it. */
   keyMask?: Numbers;
+  /** Query i of a sequence sees its keys 0 .. i. */
+  causal?: boolean;
+  /** Of the scores; default 1 / sqrt(columns of a head). */
+  scale?: number;
+  /** heads x length x length, added to the scaled scores. */
+  bias?: Numbers;
   /** What a probability is multiplied with after the softmax (dropout): 0 or 1 / (1 - p). */
   keep?: (queryRow: number, head: number, key: number) => number;
 }
@@ -22,6 +28,8 @@ export interface AttentionProblem {
 export function attention(problem: AttentionProblem): Float64Array {
   const { q, k, v, width, heads, spans, keyMask, keep } = problem;
   const size = width / heads;
+  const scale = problem.scale ?? 1 / Math.sqrt(size);
+  const length = Math.sqrt((problem.bias?.length ?? 0) / heads);
   const y = new Float64Array(q.length);
   for (const [queryBegin, queryEnd, keyBegin, keyEnd] of spans as [number, number, number, number][]) {
     for (let head = 0; head < heads; head++) {
@@ -31,7 +39,10 @@ export function attention(problem: AttentionProblem): Float64Array {
           let dot = 0;
           for (let i = head * size; i < (head + 1) * size; i++)
             dot += q[row * width + i]! * k[key * width + i]!;
-          scores.push(keyMask && keyMask[key] === 0 ? Number.NEGATIVE_INFINITY : dot / Math.sqrt(size));
+          const place = (head * length + row - queryBegin) * length + key - keyBegin;
+          const late = problem.causal && key - keyBegin > row - queryBegin;
+          const hidden = late || (keyMask && keyMask[key] === 0);
+          scores.push(hidden ? Number.NEGATIVE_INFINITY : dot * scale + (problem.bias?.[place] ?? 0));
         }
         const top = Math.max(...scores);
         const exponentials = scores.map((score) => Math.exp(score - top));

@@ -2,7 +2,7 @@
 
 import type { Numbers } from './numbers.js';
 
-export type Activation = 'none' | 'gelu' | 'relu' | 'tanh' | 'silu';
+export type Activation = 'none' | 'gelu' | 'relu' | 'tanh' | 'silu' | 'quick_gelu' | 'gelu_tanh';
 
 /** The error function: its Taylor series near 0, the continued fraction of erfc (Lentz) beyond; to about 1e-15. */
 export function erf(x: number): number {
@@ -28,6 +28,8 @@ export const activations: Record<Activation, (x: number) => number> = {
   relu: (x) => (x > 0 || Number.isNaN(x) ? x : 0),
   tanh: Math.tanh,
   silu: (x) => x / (1 + Math.exp(-x)),
+  quick_gelu: (x) => x / (1 + Math.exp(-1.702 * x)),
+  gelu_tanh: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
 };
 
 /** The derivatives of the same. */
@@ -37,6 +39,14 @@ export const slopes: Record<Activation, (x: number) => number> = {
   relu: (x) => (x > 0 ? 1 : 0),
   tanh: (x) => 1 - Math.tanh(x) ** 2,
   silu: (x) => (1 + Math.exp(-x) + x * Math.exp(-x)) / (1 + Math.exp(-x)) ** 2,
+  quick_gelu: (x) => {
+    const s = 1 / (1 + Math.exp(-1.702 * x));
+    return s * (1 + 1.702 * x * (1 - s));
+  },
+  gelu_tanh: (x) => {
+    const t = Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x * x);
+  },
 };
 
 export function activate(x: Numbers, kind: Activation): Float64Array {

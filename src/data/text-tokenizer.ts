@@ -1,0 +1,152 @@
+/**
+ * The tokenizers that come with pretrained text encoders: `tokenizer.json` through `@huggingface/tokenizers`, for BERT
+ * `vocab.txt`, for CLIP `vocab.json` with `merges.txt` too. Truncation (the special tokens stay) and padding to one length
+ * are done here.
+ */
+
+import { dirname, join } from 'node:path';
+import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
+import { z } from 'zod';
+import { DuetError, messageOf } from '../errors.js';
+import { validated } from '../validation.js';
+import { clipTokenizerJson } from './clip-tokenizer.js';
+import { exists, readJson } from './files.js';
+import { Tokenizer } from './tokenizer.js';
+
+export type TextEncoderKind = 'clip' | 'bert' | 't5';
+
+/** Texts as rows of `length` token ids. */
+export interface TokenRows {
+  batch: number;
+  length: number;
+  /** [B * length] */
+  inputIds: Int32Array;
+  /** [B * length], 1 on tokens, 0 on padding */
+  attentionMask: Uint8Array;
+}
+
+export interface TextTokenizer {
+  /** Cuts or pads every text to `length` tokens. */
+  encode(texts: readonly string[], length: number): TokenRows;
+}
+
+/** What is used of the library (its own declarations do not resolve under NodeNext). */
+interface Library {
+  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
+  token_to_id(token: string): number | undefined;
+}
+
+const token = z.union([z.string(), z.looseObject({ content: z.string() })]).nullish();
+const settingsSchema = z.looseObject({ pad_token: token, do_lower_case: z.boolean().optional() });
+type Settings = z.output<typeof settingsSchema>;
+
+const PAD_TOKENS: Record<TextEncoderKind, string> = { clip: '<|endoftext|>', bert: '[PAD]', t5: '<pad>' };
+
+export class PretrainedTokenizer implements TextTokenizer {
+  readonly #idsOf: (text: string) => readonly number[];
+  readonly #before: readonly number[];
+  readonly #after: readonly number[];
+  readonly #padId: number;
+
+  private constructor(
+    idsOf: (text: string) => readonly number[],
+    special: { before: readonly number[]; after: readonly number[]; padId: number },
+  ) {
+    this.#idsOf = idsOf;
+    this.#before = special.before;
+    this.#after = special.after;
+    this.#padId = special.padId;
+  }
+
+  /** The tokenizer of a model folder, or of the folder `tokenizer` beside it; undefined where there is none. */
+  static async find(folder: string, kind: TextEncoderKind): Promise<PretrainedTokenizer | undefined> {
+    for (const place of [folder, join(dirname(folder), 'tokenizer')]) {
+      const found = await PretrainedTokenizer.#in(place, kind);
+      if (found) return found;
+    }
+    return undefined;
+  }
+
+  /** @throws DuetError CORRUPT when the JSON is not a tokenizer */
+  static fromJson(json: unknown, padToken: string, source = 'tokenizer.json', settings: Settings = {}) {
+    let library: Library;
+    let before: number[];
+    let after: number[];
+    const idsOf = (text: string) => library.encode(text, { add_special_tokens: false }).ids;
+    try {
+      library = new LibraryTokenizer(json as object, settings) as Library;
+      // What the template puts around a text shows around any.
+      const plain = idsOf('a');
+      const whole = library.encode('a', { add_special_tokens: true }).ids;
+      if (plain.length === 0) throw new Error('it makes no token of the text "a"');
+      const begin = whole.findIndex((_, start) => plain.every((id, offset) => whole[start + offset] === id));
+      before = whole.slice(0, begin);
+      after = whole.slice(begin + plain.length);
+    } catch (error) {
+      throw new DuetError('CORRUPT', `Expected a tokenizer in ${source} but ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+    const padId = library.token_to_id(padToken);
+    if (padId === undefined) {
+      throw new DuetError('CORRUPT', `Expected the padding token ${padToken} in ${source} but it has none`);
+    }
+    return new PretrainedTokenizer(idsOf, { before, after, padId });
+  }
+
+  encode(texts: readonly string[], length: number): TokenRows {
+    const special = this.#before.length + this.#after.length;
+    if (!Number.isInteger(length) || length <= special) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected integer above ${special} for the length of texts (the special tokens need ${special}) but received ${length}`,
+      );
+    }
+    const inputIds = new Int32Array(texts.length * length).fill(this.#padId);
+    const attentionMask = new Uint8Array(texts.length * length);
+    for (const [index, text] of texts.entries()) {
+      const ids = [...this.#before, ...this.#idsOf(text).slice(0, length - special), ...this.#after];
+      inputIds.set(ids, index * length);
+      attentionMask.fill(1, index * length, index * length + ids.length);
+    }
+    return { batch: texts.length, length, inputIds, attentionMask };
+  }
+
+  static async #in(folder: string, kind: TextEncoderKind): Promise<PretrainedTokenizer | undefined> {
+    const json = join(folder, 'tokenizer.json');
+    const settings = await readSettings(folder);
+    const padToken = textOf(settings.pad_token) ?? PAD_TOKENS[kind];
+    if (await exists(json)) {
+      return PretrainedTokenizer.fromJson(await readJson(json, 'tokenizer'), padToken, json, settings);
+    }
+    if (kind === 'bert' && (await exists(join(folder, 'vocab.txt')))) {
+      const pieces = await Tokenizer.load(folder, { lowerCase: settings.do_lower_case ?? true });
+      const [before, after] = pieces.idsOf('', 2);
+      return new PretrainedTokenizer((text) => [...pieces.idsOf(text, 2 ** 20)].slice(1, -1), {
+        before: [before as number],
+        after: [after as number],
+        padId: pieces.padId,
+      });
+    }
+    if (kind === 'clip' && (await exists(join(folder, 'merges.txt')))) {
+      return PretrainedTokenizer.fromJson(await clipTokenizerJson(folder), padToken, folder, settings);
+    }
+    return undefined;
+  }
+}
+
+/** What the files beside a tokenizer say of it; the first that names the padding token counts. */
+async function readSettings(folder: string): Promise<Settings> {
+  let all: Settings = {};
+  for (const name of ['special_tokens_map.json', 'tokenizer_config.json']) {
+    const path = join(folder, name);
+    if (!(await exists(path))) continue;
+    const found = validated(settingsSchema, await readJson(path, 'tokenizer settings'), path, 'CORRUPT');
+    all = { ...all, ...found, pad_token: found.pad_token ?? all.pad_token };
+  }
+  return all;
+}
+
+function textOf(given: Settings['pad_token']): string | undefined {
+  return typeof given === 'string' ? given : given?.content;
+}
