@@ -12,8 +12,10 @@ import { type GoldenCase, type GoldenContext, type Outcome, skipped } from './ca
 import { adapterCases } from './cases/adapter.js';
 import { datStepCases } from './cases/dat-steps.js';
 import { imageProcessorCases, tokenizerCases } from './cases/data.js';
+import { ddimCases } from './cases/ddim.js';
 import { federationCases } from './cases/federation.js';
 import { klLossCases } from './cases/kl-loss.js';
+import { curriculumCases, maskCases } from './cases/stickers.js';
 import { viltCases } from './cases/vilt.js';
 
 type Finder = (folder: string, context: GoldenContext) => Promise<GoldenCase[]>;
@@ -26,6 +28,9 @@ const FINDERS: Record<string, Finder> = {
   federation: federationCases,
   image_processor: imageProcessorCases,
   tokenizer: tokenizerCases,
+  masks: maskCases,
+  curriculum: curriculumCases,
+  ddim: ddimCases,
   albef_tiny: async () => [skipped('albef_tiny', 'ALBEF is not in this version')],
 };
 
