@@ -14,6 +14,7 @@ import { datStepCases } from './cases/dat-steps.js';
 import { imageProcessorCases, tokenizerCases } from './cases/data.js';
 import { ddimCases } from './cases/ddim.js';
 import { federationCases } from './cases/federation.js';
+import { frameCases } from './cases/frames.js';
 import { klLossCases } from './cases/kl-loss.js';
 import { curriculumCases, maskCases } from './cases/stickers.js';
 import { viltCases } from './cases/vilt.js';
@@ -31,6 +32,7 @@ const FINDERS: Record<string, Finder> = {
   masks: maskCases,
   curriculum: curriculumCases,
   ddim: ddimCases,
+  frames: frameCases,
   albef_tiny: async () => [skipped('albef_tiny', 'ALBEF is not in this version')],
 };
 
