@@ -17,6 +17,10 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("writeSafetensors", Napi::Function::New<promising<writeSafetensors>>(env, "writeSafetensors"));
   exports.Set("resizePicture", Napi::Function::New<promising<resizePicture>>(env, "resizePicture"));
   exports.Set("preparePictures", Napi::Function::New<promising<preparePictures>>(env, "preparePictures"));
+  exports.Set("resizeRgba", Napi::Function::New<promising<resizeRgba>>(env, "resizeRgba"));
+  exports.Set("compositeOnWhite", Napi::Function::New<promising<compositeOnWhite>>(env, "compositeOnWhite"));
+  exports.Set("stackClips", Napi::Function::New<promising<stackClips>>(env, "stackClips"));
+  exports.Set("framesFromValues", Napi::Function::New<promising<framesFromValues>>(env, "framesFromValues"));
   exports.Set("weightedAverage", Napi::Function::New<promising<weightedAverage>>(env, "weightedAverage"));
   exports.Set("runOp", Napi::Function::New<promising<runOp>>(env, "runOp"));
   exports.Set("opNames", Napi::Function::New<safely<opNames>>(env, "opNames"));

@@ -14,6 +14,12 @@ Napi::Value writeSafetensors(const Napi::CallbackInfo& info);
 Napi::Value resizePicture(const Napi::CallbackInfo& info);
 Napi::Value preparePictures(const Napi::CallbackInfo& info);
 
+// frames.cpp
+Napi::Value resizeRgba(const Napi::CallbackInfo& info);
+Napi::Value compositeOnWhite(const Napi::CallbackInfo& info);
+Napi::Value stackClips(const Napi::CallbackInfo& info);
+Napi::Value framesFromValues(const Napi::CallbackInfo& info);
+
 // ops.cpp
 Napi::Value weightedAverage(const Napi::CallbackInfo& info);
 Napi::Value runOp(const Napi::CallbackInfo& info);

@@ -336,6 +336,33 @@ export interface NativeAddon {
     outHeight: number,
   ): Promise<Uint8Array>;
   preparePictures(pictures: NativePicture[], spec: NativePictureSpec): Promise<NativePreparedPictures>;
+  /** Pillow's bicubic on `frames` RGBA pictures below each other, colours multiplied by alpha meanwhile. */
+  resizeRgba(
+    rgba: Uint8Array,
+    frames: number,
+    width: number,
+    height: number,
+    outWidth: number,
+    outHeight: number,
+  ): Promise<Uint8Array>;
+  /** RGBA on white: RGB, or RGB on white followed by alpha. */
+  compositeOnWhite(rgba: Uint8Array, keepAlpha: boolean): Promise<Uint8Array>;
+  /** Bytes [frames, height, width, channels] to values [B, channels, frames, height, width] in [-1, 1]; frames a clip lacks are 0. */
+  stackClips(
+    clips: { strip: Uint8Array; frames: number }[],
+    frames: number,
+    height: number,
+    width: number,
+    channels: number,
+  ): Promise<Float32Array>;
+  /** Values [channels, frames, height, width] of one clip to RGBA bytes [frames, height, width, 4]. */
+  framesFromValues(
+    values: Float32Array,
+    frames: number,
+    height: number,
+    width: number,
+    channels: number,
+  ): Promise<Uint8Array>;
   /** fp32: acc += value * weight, set after set, from 0. */
   weightedAverage(sets: Float32Array[], weights: number[]): Promise<Float32Array>;
   /**
@@ -450,6 +477,10 @@ export const native: NativeAddon = {
   resizePicture: (rgb, width, height, outWidth, outHeight) =>
     guarded(() => load().resizePicture(rgb, width, height, outWidth, outHeight)),
   preparePictures: (pictures, spec) => guarded(() => load().preparePictures(pictures, spec)),
+  resizeRgba: (...given) => guarded(() => load().resizeRgba(...given)),
+  compositeOnWhite: (rgba, keepAlpha) => guarded(() => load().compositeOnWhite(rgba, keepAlpha)),
+  stackClips: (...given) => guarded(() => load().stackClips(...given)),
+  framesFromValues: (...given) => guarded(() => load().framesFromValues(...given)),
   weightedAverage: (sets, weights) => guarded(() => load().weightedAverage(sets, weights)),
   runOp: (name, inputs, attributes, gradOutput) =>
     guarded(() => load().runOp(name, inputs, attributes, gradOutput)),

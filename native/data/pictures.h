@@ -69,12 +69,12 @@ struct PreparedPictures {
 /// `sizeDivisor`, at least one multiple. Throws InvalidArgument for sizes below 1 or an impossible spec.
 PictureSize resizedSize(const PictureSpec& spec, int width, int height);
 
-/// Pillow's `Image.resize((outWidth, outHeight), BICUBIC)` on RGB, exactly: a = -0.5, support widened when
-/// shrinking, coefficients in fixed point with 32 - 8 - 2 bits, horizontal pass first, 8-bit result of each
-/// pass. Returns outWidth * outHeight * 3 bytes. Throws InvalidArgument when `rgb` does not hold width *
-/// height * 3 bytes or a size is below 1 or above 65535.
-std::vector<uint8_t> resizeBicubic(std::span<const uint8_t> rgb, int width, int height, int outWidth,
-                                   int outHeight);
+/// Pillow's `Image.resize((outWidth, outHeight), BICUBIC)` on RGB or any four channels, exactly: a = -0.5,
+/// support widened when shrinking, coefficients in fixed point with 32 - 8 - 2 bits, horizontal pass first,
+/// 8-bit result of each pass. Returns outWidth * outHeight * channels bytes. Throws InvalidArgument when
+/// `pixels` does not hold width * height * channels bytes or a size is below 1 or above 65535.
+std::vector<uint8_t> resizeBicubic(std::span<const uint8_t> pixels, int width, int height, int outWidth,
+                                   int outHeight, int channels = 3);
 
 /// The whole image processor for one batch. Throws InvalidArgument for an empty batch, a picture whose bytes
 /// do not fit its size (the message names its index) or a batch of 2^31 values or more.

@@ -1,4 +1,4 @@
-// Pillow's bicubic resampling of 8-bit RGB, bit for bit (src/libImaging/Resample.c of Pillow 12).
+// Pillow's bicubic resampling of 8-bit pictures, bit for bit (src/libImaging/Resample.c of Pillow 12).
 //
 // Each output pixel is a weighted sum of the input pixels under a cubic kernel (Keys, a = -0.5) centred on
 // it. When shrinking, the kernel is stretched by the scale. The weights of a position are normalised in
@@ -17,7 +17,6 @@ namespace {
 constexpr int kPrecisionBits = 32 - 8 - 2;
 constexpr int kHalf = 1 << (kPrecisionBits - 1);
 constexpr int kLargestSide = 65535;
-constexpr int kChannels = 3;
 
 double cubic(double x) {
   constexpr double a = -0.5;
@@ -70,6 +69,7 @@ Coefficients coefficientsOf(int inSize, int outSize) {
 
 uint8_t clipped(int sum) { return static_cast<uint8_t>(std::clamp(sum >> kPrecisionBits, 0, 255)); }
 
+template <int kChannels>
 void resizeRows(const uint8_t* in, int inWidth, int height, const Coefficients& at, uint8_t* out,
                 int outWidth) {
   for (int y = 0; y < height; ++y) {
@@ -78,22 +78,19 @@ void resizeRows(const uint8_t* in, int inWidth, int height, const Coefficients& 
     for (int x = 0; x < outWidth; ++x) {
       const int* weight = &at.weight[static_cast<size_t>(x) * at.taps];
       const uint8_t* pixel = row + static_cast<size_t>(at.first[x]) * kChannels;
-      int red = kHalf, green = kHalf, blue = kHalf;
+      int sum[kChannels];
+      for (int channel = 0; channel < kChannels; ++channel) sum[channel] = kHalf;
       for (int tap = 0; tap < at.count[x]; ++tap, pixel += kChannels) {
-        red += pixel[0] * weight[tap];
-        green += pixel[1] * weight[tap];
-        blue += pixel[2] * weight[tap];
+        for (int channel = 0; channel < kChannels; ++channel) sum[channel] += pixel[channel] * weight[tap];
       }
-      target[x * kChannels] = clipped(red);
-      target[x * kChannels + 1] = clipped(green);
-      target[x * kChannels + 2] = clipped(blue);
+      for (int channel = 0; channel < kChannels; ++channel)
+        target[x * kChannels + channel] = clipped(sum[channel]);
     }
   }
 }
 
 /// Sums whole rows at a time, so that the inner loop runs over neighbouring bytes.
-void resizeColumns(const uint8_t* in, int width, const Coefficients& at, uint8_t* out, int outHeight) {
-  const size_t stride = static_cast<size_t>(width) * kChannels;
+void resizeColumns(const uint8_t* in, size_t stride, const Coefficients& at, uint8_t* out, int outHeight) {
   std::vector<int> sum(stride);
   for (int y = 0; y < outHeight; ++y) {
     const int* weight = &at.weight[static_cast<size_t>(y) * at.taps];
@@ -115,28 +112,31 @@ void requireSide(const char* name, int value) {
 
 }  // namespace
 
-std::vector<uint8_t> resizeBicubic(std::span<const uint8_t> rgb, int width, int height, int outWidth,
-                                   int outHeight) {
+std::vector<uint8_t> resizeBicubic(std::span<const uint8_t> pixels, int width, int height, int outWidth,
+                                   int outHeight, int channels) {
   requireSide("width", width);
   requireSide("height", height);
   requireSide("outWidth", outWidth);
   requireSide("outHeight", outHeight);
-  const size_t expected = static_cast<size_t>(width) * height * kChannels;
-  require(rgb.size() == expected, "Expected ", expected, " bytes of RGB for a picture of ", width, "x",
-          height, " but received ", rgb.size());
+  require(channels == 3 || channels == 4, "Expected 3 or 4 channels but received ", channels);
+  const size_t expected = static_cast<size_t>(width) * height * channels;
+  require(pixels.size() == expected, "Expected ", expected, " bytes of ", channels == 3 ? "RGB" : "RGBA",
+          " for a picture of ", width, "x", height, " but received ", pixels.size());
 
   // A pass is skipped when its length does not change, as Pillow does.
   std::vector<uint8_t> rows;
-  std::span<const uint8_t> source = rgb;
+  std::span<const uint8_t> source = pixels;
   if (outWidth != width) {
-    rows.resize(static_cast<size_t>(outWidth) * height * kChannels);
-    resizeRows(source.data(), width, height, coefficientsOf(width, outWidth), rows.data(), outWidth);
+    rows.resize(static_cast<size_t>(outWidth) * height * channels);
+    const auto pass = channels == 3 ? resizeRows<3> : resizeRows<4>;
+    pass(source.data(), width, height, coefficientsOf(width, outWidth), rows.data(), outWidth);
     source = rows;
   }
   if (outHeight == height)
-    return outWidth != width ? std::move(rows) : std::vector<uint8_t>(rgb.begin(), rgb.end());
-  std::vector<uint8_t> result(static_cast<size_t>(outWidth) * outHeight * kChannels);
-  resizeColumns(source.data(), outWidth, coefficientsOf(height, outHeight), result.data(), outHeight);
+    return outWidth != width ? std::move(rows) : std::vector<uint8_t>(pixels.begin(), pixels.end());
+  const size_t stride = static_cast<size_t>(outWidth) * channels;
+  std::vector<uint8_t> result(stride * outHeight);
+  resizeColumns(source.data(), stride, coefficientsOf(height, outHeight), result.data(), outHeight);
   return result;
 }
 

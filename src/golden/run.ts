@@ -12,9 +12,12 @@ import { type GoldenCase, type GoldenContext, type Outcome, skipped } from './ca
 import { adapterCases } from './cases/adapter.js';
 import { datStepCases } from './cases/dat-steps.js';
 import { imageProcessorCases, tokenizerCases } from './cases/data.js';
+import { ddimCases } from './cases/ddim.js';
 import { encoderCases } from './cases/encoders.js';
 import { federationCases } from './cases/federation.js';
+import { frameCases } from './cases/frames.js';
 import { klLossCases } from './cases/kl-loss.js';
+import { curriculumCases, maskCases } from './cases/stickers.js';
 import { viltCases } from './cases/vilt.js';
 
 type Finder = (folder: string, context: GoldenContext) => Promise<GoldenCase[]>;
@@ -28,6 +31,10 @@ const FINDERS: Record<string, Finder> = {
   image_processor: imageProcessorCases,
   tokenizer: tokenizerCases,
   encoders: encoderCases,
+  masks: maskCases,
+  curriculum: curriculumCases,
+  ddim: ddimCases,
+  frames: frameCases,
   albef_tiny: async () => [skipped('albef_tiny', 'ALBEF is not in this version')],
 };
 

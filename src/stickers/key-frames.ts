@@ -1,0 +1,179 @@
+/**
+ * Key frames: which frames of an animation a clip of `count` frames is made of.
+ *
+ * Three ways, all deterministic: at equal distances, where most changes, and one for each group of similar frames.
+ * The rules are those of the published code of RDTF (arXiv 2503.17735); the network that computed features there is
+ * replaced by features of the caller's choice, by default small thumbnails.
+ */
+
+import { DuetError } from '../errors.js';
+
+export const KEY_FRAME_METHODS = ['equal', 'difference', 'clusters'] as const;
+export type KeyFrameMethod = (typeof KEY_FRAME_METHODS)[number];
+
+/**
+ * Positions of a clip of `count` frames in an animation of `features.length` frames, in order of time.
+ *
+ * As many frames as wanted: all of them. A single one: `count` times. Fewer: the animation is played forth and back
+ * until it is long enough (0 1 2 1 0 ...). Then the method decides.
+ * @param features one vector a frame, all of one length; only their number matters for `equal`
+ * @throws DuetError INVALID_ARGUMENT for no frames or an impossible count
+ */
+export function keyFrames(
+  method: KeyFrameMethod,
+  features: readonly ArrayLike<number>[],
+  count: number,
+): number[] {
+  if (!Number.isInteger(count) || count < 1) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected integer of at least 1 for the number of key frames but received ${count}`,
+    );
+  }
+  if (features.length === 0) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      'Expected at least 1 frame to choose key frames from but received 0',
+    );
+  }
+  const source = forthAndBack(features.length, count);
+  if (source.length === count) return source;
+  const chosen = methodOf(method)(
+    source.map((index) => features[index] as ArrayLike<number>),
+    count,
+  );
+  return chosen.map((position) => source[position] as number);
+}
+
+function methodOf(method: KeyFrameMethod): (features: ArrayLike<number>[], count: number) => number[] {
+  switch (method) {
+    case 'equal':
+      return (features, count) => equalPositions(features.length, count);
+    case 'difference':
+      return largestDifferences;
+    case 'clusters':
+      return firstOfClusters;
+    default:
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected one of ${KEY_FRAME_METHODS.join(', ')} for the choice of key frames but received ${String(method)}`,
+      );
+  }
+}
+
+/** The frames played forth and back until there are `count` of them: lengths n, 2n-1, 4n-3, ... */
+export function forthAndBack(length: number, count: number): number[] {
+  if (length === 1) return new Array<number>(count).fill(0);
+  const played = Array.from({ length }, (_, index) => index);
+  while (played.length < count) played.push(...played.slice(0, -1).reverse());
+  return played;
+}
+
+/** `round(i * (length-1) / (count-1))`, exact halves to the even integer. */
+export function equalPositions(length: number, count: number): number[] {
+  if (count === 1) return [0];
+  return Array.from({ length: count }, (_, index) => roundHalfToEven((index * (length - 1)) / (count - 1)));
+}
+
+/** The `count` frames that differ most from the one before them (mean absolute difference). */
+export function largestDifferences(features: readonly ArrayLike<number>[], count: number): number[] {
+  const differences = features.slice(1).map((feature, index) => ({
+    frame: index + 1,
+    difference: meanDifference(feature, features[index] as ArrayLike<number>),
+  }));
+  differences.sort((a, b) => b.difference - a.difference || a.frame - b.frame);
+  return differences
+    .slice(0, count)
+    .map(({ frame }) => frame)
+    .sort((a, b) => a - b);
+}
+
+/**
+ * k-means with `count` clusters; the first frame of each. It starts from the first frame and then always the frame
+ * farthest from those chosen, so it needs no chance. Animations with fewer different frames than clusters are filled up
+ * with frames at equal distances.
+ */
+export function firstOfClusters(features: readonly ArrayLike<number>[], count: number): number[] {
+  const labels = kMeans(features, count);
+  const chosen = new Set<number>();
+  const seen = new Set<number>();
+  for (const [frame, label] of labels.entries()) {
+    if (!seen.has(label)) chosen.add(frame);
+    seen.add(label);
+  }
+  const others = [...features.keys()].filter((frame) => !chosen.has(frame));
+  const missing = count - chosen.size;
+  for (let i = 0; i < missing; i++)
+    chosen.add(others[Math.floor(((i + 0.5) * others.length) / missing)] as number);
+  return [...chosen].sort((a, b) => a - b);
+}
+
+const ROUNDS = 100;
+
+function kMeans(features: readonly ArrayLike<number>[], count: number): number[] {
+  const centres = farthestFirst(features, count).map((frame) =>
+    Float64Array.from(features[frame] as ArrayLike<number>),
+  );
+  let labels: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    const next = features.map((feature) => nearest(feature, centres));
+    if (next.every((label, frame) => label === labels[frame])) break;
+    labels = next;
+    for (const [label, centre] of centres.entries()) {
+      const members = features.filter((_, frame) => labels[frame] === label);
+      if (members.length === 0) continue;
+      for (let i = 0; i < centre.length; i++) {
+        centre[i] = members.reduce((sum, member) => sum + (member[i] as number), 0) / members.length;
+      }
+    }
+  }
+  return labels;
+}
+
+/** The first frame, then always the one farthest from all chosen ones; ends early when all others are equal to those. */
+function farthestFirst(features: readonly ArrayLike<number>[], count: number): number[] {
+  const chosen = [0];
+  const distance = features.map((feature) => squaredDistance(feature, features[0] as ArrayLike<number>));
+  while (chosen.length < count) {
+    let farthest = 0;
+    for (const [frame, value] of distance.entries()) {
+      if (value > (distance[farthest] as number)) farthest = frame;
+    }
+    if (distance[farthest] === 0) break;
+    chosen.push(farthest);
+    for (const [frame, feature] of features.entries()) {
+      const toNew = squaredDistance(feature, features[farthest] as ArrayLike<number>);
+      distance[frame] = Math.min(distance[frame] as number, toNew);
+    }
+  }
+  return chosen;
+}
+
+function nearest(feature: ArrayLike<number>, centres: readonly ArrayLike<number>[]): number {
+  let best = 0;
+  let least = Number.POSITIVE_INFINITY;
+  for (const [label, centre] of centres.entries()) {
+    const distance = squaredDistance(feature, centre);
+    if (distance < least) [best, least] = [label, distance];
+  }
+  return best;
+}
+
+function squaredDistance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += ((a[i] as number) - (b[i] as number)) ** 2;
+  return sum;
+}
+
+function meanDifference(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += Math.abs((a[i] as number) - (b[i] as number));
+  return sum / a.length;
+}
+
+function roundHalfToEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  if (rest !== 0.5) return Math.round(value);
+  return floor % 2 === 0 ? floor : floor + 1;
+}
