@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/error.h"
 #include "core/tensor.h"
 #include "ops/product.h"
 
@@ -35,6 +36,10 @@ struct Parameter {
   float* gradientTarget(bool& accumulate);
   float* f32() {
     if (!parts.empty()) own();
+    return value.f32();
+  }
+  const float* f32() const {
+    if (!parts.empty()) fail(Code::Internal, "The parts of ", name, " lie apart");
     return value.f32();
   }
 
