@@ -42,8 +42,8 @@ void AdamW::update(const std::vector<Parameter*>& parameters, double learningRat
     }
     State& s = state(*p);
     ++s.step;
-    const bool noDecay =
-        p->name.find("bias") != std::string::npos || p->name.find("LayerNorm.weight") != std::string::npos;
+    const bool noDecay = !options_.decayAll && (p->name.find("bias") != std::string::npos ||
+                                                p->name.find("LayerNorm.weight") != std::string::npos);
     backend().optimizer.adamw({p->f32(), p->gradient.f32(), s.average.f32(), s.averageSquare.f32(),
                                p->value.elements(), s.step, learningRate, options_.beta1, options_.beta2,
                                options_.epsilon, noDecay ? 0.0 : options_.weightDecay});

@@ -31,6 +31,7 @@ struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.98;
   double epsilon = 1e-8;
   double weightDecay = 0.01;
+  bool decayAll = false;  // norms and biases too
 };
 
 struct ScheduleOptions {

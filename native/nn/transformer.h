@@ -1,0 +1,89 @@
+// The two transformers of a video U-Net, with the parameter names of the diffusers library: group norm, a linear
+// projection in, one block x += attn1(LN(x)); x += attn2(LN(x)); x += GEGLU(LN(x)), a projection out, plus the input.
+//
+// - spatial: a sequence is one picture; attn2 looks at the clip's text. Keys and values of the text are made
+//   once a clip, not once a frame.
+// - temporal: a sequence is one pixel over the frames of its clip; both attentions look at that sequence. Group
+//   norm takes its statistics over all frames of the clip.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "nn/context.h"
+#include "nn/parameter_list.h"
+#include "nn/picture_grid.h"
+
+namespace duet {
+
+/// The tokens of every clip's text, one clip behind another.
+struct TextTokens {
+  Var states;  // f32, clips * tokens rows
+  int64_t clips = 0, tokens = 0;
+  /// Where passes without recording keep a layer's keys and values for the next pass with the same text.
+  std::map<const void*, Tensor>* kept = nullptr;
+};
+
+struct TransformerShape {
+  int64_t channels = 0, inner = 0, heads = 1, groups = 1;
+  int64_t text = 0;  // width of the text states; spatial only
+};
+
+/// What both transformers have around attn2.
+struct TransformerLayers {
+  TransformerLayers(ParameterList& list, const std::string& name, const TransformerShape& shape);
+
+  Var enter(Context& context, const Var& x, const PictureGrid& grid, bool acrossFrames);
+  Var leave(Context& context, const Var& hidden, const Var& x);
+
+  TransformerShape shape;
+  NormLayer norm, norm1, norm2, norm3;
+  LinearLayer projIn, projOut;
+  LinearLayer qkv1, out1;
+  LinearLayer q2, kv2, out2;  // temporal: kv2 holds q, k and v, q2 is not there
+  LinearLayer first, second;
+};
+
+class SpatialTransformer {
+ public:
+  SpatialTransformer(ParameterList& list, const std::string& name, const TransformerShape& shape)
+      : layers_(list, name, shape) {}
+
+  /// @param grid when the text has several times as many clips (guidance), every clip is repeated where the text
+  /// first matters and the grid afterwards says so; only in passes without recording
+  Var forward(Context& context, const Var& x, PictureGrid& grid, TextTokens& text);
+
+ private:
+  Var keysAndValues(Context& context, TextTokens& text);
+  TransformerLayers layers_;
+};
+
+class TemporalTransformer {
+ public:
+  TemporalTransformer(ParameterList& list, const std::string& name, const TransformerShape& shape)
+      : layers_(list, name, shape) {}
+
+  /// @param keep null, or one byte a clip and frame: hidden frames are no keys and enter the norm as zeros
+  Var forward(Context& context, const Var& x, const PictureGrid& grid, const uint8_t* keep = nullptr);
+
+ private:
+  TransformerLayers layers_;
+};
+
+/// The block over the image latents: x += attn(LN(x)); x += W2 gelu(W1 x). Few channels, always in f32.
+class TemporalEncoder {
+ public:
+  TemporalEncoder(ParameterList& list, const std::string& name, int64_t width, int64_t heads,
+                  int64_t headSize, int64_t hidden);
+  Var forward(Context& context, const Var& x, const PictureGrid& grid, const uint8_t* keep = nullptr);
+
+ private:
+  int64_t heads_;
+  NormLayer norm_;
+  LinearLayer qkv_, out_, first_, second_;
+};
+
+/// [x, x, ...]; without recording.
+Tensor repeated(Tape& tape, const Tensor& x, int64_t copies);
+
+}  // namespace duet
