@@ -9,6 +9,7 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   using namespace duet::binding;
   Environment::install(env);
   exports.Set("Vilt", defineVilt(env));
+  exports.Set("Dfgn", defineDfgn(env));
   exports.Set("readSafetensors", Napi::Function::New<promising<readSafetensors>>(env, "readSafetensors"));
   exports.Set("writeSafetensors", Napi::Function::New<promising<writeSafetensors>>(env, "writeSafetensors"));
   exports.Set("resizePicture", Napi::Function::New<promising<resizePicture>>(env, "resizePicture"));

@@ -27,4 +27,7 @@ Napi::Value setThreads(const Napi::CallbackInfo& info);
 // vilt.cpp
 Napi::Function defineVilt(Napi::Env env);
 
+// dfgn.cpp
+Napi::Function defineDfgn(Napi::Env env);
+
 }  // namespace duet::binding
