@@ -12,6 +12,7 @@ import { type GoldenCase, type GoldenContext, type Outcome, skipped } from './ca
 import { adapterCases } from './cases/adapter.js';
 import { datStepCases } from './cases/dat-steps.js';
 import { imageProcessorCases, tokenizerCases } from './cases/data.js';
+import { dfgnCases } from './cases/dfgn.js';
 import { federationCases } from './cases/federation.js';
 import { klLossCases } from './cases/kl-loss.js';
 import { viltCases } from './cases/vilt.js';
@@ -26,6 +27,7 @@ const FINDERS: Record<string, Finder> = {
   federation: federationCases,
   image_processor: imageProcessorCases,
   tokenizer: tokenizerCases,
+  dfgn_tiny: dfgnCases,
   albef_tiny: async () => [skipped('albef_tiny', 'ALBEF is not in this version')],
 };
 
