@@ -17,12 +17,12 @@ struct Contents {
   std::vector<std::pair<std::string, HostTensor>> tensors;
 };
 
-Contents readAll(const std::string& path) {
+Contents readAll(const std::string& path, bool narrow) {
   const SafetensorsFile file = SafetensorsFile::open(path);
   Contents contents{file.metadata(), {}};
   for (const SafetensorsEntry& entry : file.entries()) {
     cancelPoint();
-    contents.tensors.emplace_back(entry.name, HostTensor::copyOf(file.tensor(entry.name)));
+    contents.tensors.emplace_back(entry.name, HostTensor::copyOf(narrow ? file.narrowed(entry.name) : file.tensor(entry.name)));
     file.release(entry.name);
   }
   return contents;
@@ -32,8 +32,10 @@ Contents readAll(const std::string& path) {
 
 Napi::Value readSafetensors(const Napi::CallbackInfo& info) {
   const std::string path = toPath(argument(info, 0, "path"));
+  const Named narrowing = argument(info, 1, "narrow");
+  const bool narrow = narrowing.given() && toBoolean(narrowing);
   return startJob(
-      info.Env(), {.lane = Lane::files}, [path] { return readAll(path); },
+      info.Env(), {.lane = Lane::files}, [path, narrow] { return readAll(path, narrow); },
       [](Napi::Env env, Contents contents) -> Napi::Value {
         const auto metadata = Napi::Object::New(env), tensors = Napi::Object::New(env);
         for (const auto& [key, text] : contents.metadata) setOwn(metadata, key, Napi::String::New(env, text));

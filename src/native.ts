@@ -173,6 +173,152 @@ export interface NativeViltOptions {
   device?: 'cpu';
 }
 
+/** The sizes of a frame generation network (see `DfgnConfig` for the names of config.json). */
+export interface DfgnShape {
+  /** Of latents (4) or pixels (3 or 4). */
+  channels: number;
+  /** Width of every level, the finest first. */
+  blockChannels: number[];
+  layersPerBlock: number;
+  normGroups: number;
+  /** Width of the text states that cross attention reads. */
+  textWidth: number;
+  /** Width of the states of a second text encoder, projected to textWidth; 0 for none. */
+  t5Width: number;
+  headSize: number;
+  frames: number;
+  /** Both branches of the spatio-temporal interaction layer, or one alone. */
+  sti: 'interaction' | 'semantic' | 'detail';
+  /** Hides padded frames everywhere, so that their content influences nothing. */
+  maskPadding: boolean;
+}
+
+interface DfgnBatch {
+  clips: number;
+  height: number;
+  width: number;
+  textTokens: number;
+  /** [clips * textTokens * textWidth] */
+  text: Float32Array;
+  t5Tokens?: number;
+  /** [clips * t5Tokens * t5Width]; needed by networks with a t5Width */
+  t5?: Float32Array;
+  /** [clips * frames], 1 on real frames; absent: all are. */
+  frameMask?: Uint8Array;
+}
+
+/** Clean clips to learn from. */
+export interface DenoisingBatch extends DfgnBatch {
+  /** [clips, channels, frames, height, width], scaled as the network sees them. */
+  latents: Float32Array;
+  /** Of the latents' shape; absent: drawn from the seed and the step. */
+  noise?: Float32Array;
+  /** [clips]; absent: drawn. */
+  timesteps?: Int32Array;
+  /** [frames] or [clips * frames], 1 on frames given as a condition; absent: none. */
+  infoMask?: Uint8Array;
+  /** [clips], 1 where the text is replaced by zeros after its encoder. */
+  dropText?: Uint8Array;
+}
+
+/** Clips for one pass without learning. */
+export interface PredictionBatch extends DfgnBatch {
+  /** [clips, channels, frames, height, width] */
+  noisyLatents: Float32Array;
+  /** The same shape: given frames, zeros elsewhere. */
+  imageLatents: Float32Array;
+  /** [clips] */
+  timesteps: Float32Array;
+}
+
+export interface DenoisingOptions {
+  /** Decays every parameter, norms and biases too. */
+  optimizer: OptimizerOptions;
+  schedule: ScheduleOptions;
+  /** Default: 1000 steps, 0.00085 to 0.012, scaled linear. */
+  noise?: { steps: number; betaStart: number; betaEnd: number };
+  /** What the network predicts. Default 'epsilon', the noise. */
+  prediction?: 'epsilon' | 'velocity';
+  /** Absent: no clipping. */
+  maxGradNorm?: number;
+  /** Absent: no moving average. */
+  emaDecay?: number;
+  /** Divide the loss by the elements of real frames instead of all (published: all). */
+  lossOverKept?: boolean;
+  /** Keep only every layer's inputs and compute the rest again on the way back: less memory, about a third more time. */
+  checkpoint?: boolean;
+  /** Of noise and timesteps. */
+  seed?: number;
+  /** `gradients()` returns those of the last step, before clipping. */
+  keepGradients?: boolean;
+  /** Steps return what went into and came out of the network. */
+  keepOutputs?: boolean;
+}
+
+export interface DenoisingResult {
+  /** Mean over the micro-batches. */
+  loss: number;
+  /** Of every clip of all micro-batches. */
+  clipLosses: number[];
+  timesteps: number[];
+  /** Before clipping; 0 when evaluating. */
+  gradNorm: number;
+  learningRate: number;
+  /** Updates so far. */
+  step: number;
+  // With keepOutputs, of the last micro-batch: [clips, channels, frames, height, width].
+  prediction?: Float32Array;
+  noisyLatents?: Float32Array;
+  imageLatents?: Float32Array;
+}
+
+/** Which values that belong to the parameters a file holds. */
+export type DfgnPart = 'weights' | 'average' | 'firstMoment' | 'secondMoment';
+
+/** One frame generation network and its training. */
+export interface NativeDfgn {
+  /** Published names and shapes. */
+  parameters(): { name: string; shape: number[] }[];
+  /** Exactly the published names and shapes, or nothing changes. */
+  load(path: string, part?: DfgnPart): Promise<void>;
+  save(path: string, part?: DfgnPart): Promise<void>;
+  read(names: string[]): Promise<Tensors>;
+  write(values: Tensors): Promise<void>;
+  startTraining(options: DenoisingOptions): Promise<void>;
+  /** One update from the mean gradient of the micro-batches. Rejects with NOT_FINITE, weights unchanged. */
+  step(batches: DenoisingBatch[]): Promise<DenoisingResult>;
+  /** The loss of a batch, with the noise and times that step `drawStep` would draw. */
+  evaluate(batch: DenoisingBatch, drawStep: number): Promise<DenoisingResult>;
+  /** Of the last step with keepGradients, or of `differentiate`. */
+  gradients(): Promise<Tensors>;
+  /** '<param>.exp_avg', '<param>.exp_avg_sq', '<param>.ema', 'step' */
+  optimizerState(): Promise<Tensors>;
+  setOptimizerState(state: Tensors): Promise<void>;
+  steps(): Promise<number>;
+  /** For resuming after `load` of the moments: learning rate, noise and bias correction go on from here. */
+  setSteps(steps: number): Promise<void>;
+  /** Exchanges the weights and their moving averages. */
+  swapAverages(): Promise<void>;
+  /**
+   * The network's output, [clips, channels, frames, height, width]. `text` (and `t5`) may hold n texts for every clip, all first
+   * ones before all second ones; the output then has n * clips clips. With `guidance` n is 2 and the result is
+   * e1 + guidance * (e2 - e1) for `clips` clips. Keys and values of the text are kept while the same texts come again.
+   */
+  predict(batch: PredictionBatch, guidance?: number): Promise<Float32Array>;
+  /** The outputs of the network's modules by name. */
+  trace(batch: PredictionBatch): Promise<Record<string, TensorData>>;
+  /** Masked squared error against a target, and the gradients of it; nothing is updated. */
+  differentiate(
+    batch: PredictionBatch,
+    target: Float32Array,
+    checkpoint?: boolean,
+  ): Promise<{ loss: number; clipLosses: number[]; output: Float32Array; inputGradients: Tensors }>;
+  memory(): { parameterBytes: number; trainingBytes: number; arenaPeakBytes: number };
+  /** Every call of this network that has not settled rejects with CANCELLED; a running step stops between ops. */
+  cancel(): void;
+  dispose(): void;
+}
+
 export interface NativePicture {
   /** Interleaved, width * height * 3 bytes. */
   rgb: Uint8Array;
@@ -318,8 +464,11 @@ export interface NativeAddon {
   AutoencoderKl: new (shape: AutoencoderShape, options: NativeFrozenOptions) => NativeAutoencoderKl;
   /** Of an autoencoder's moments: [pictures, channels, h, w] each. */
   gaussianOfMoments(moments: Float32Array, pictures: number): { mean: Float32Array; deviation: Float32Array };
+  Dfgn: new (shape: DfgnShape, options: NativeViltOptions) => NativeDfgn;
+  /** @param narrow F64 comes rounded to f32 instead of being refused */
   readSafetensors(
     path: string,
+    narrow?: boolean,
   ): Promise<{ metadata: Record<string, string>; tensors: Record<string, TensorData> }>;
   /** Atomic: a file beside, flushed to the disk, renamed. */
   writeSafetensors(
@@ -472,6 +621,10 @@ export const native: NativeAddon = {
   },
   gaussianOfMoments: (moments, pictures) => guarded(() => load().gaussianOfMoments(moments, pictures)),
   readSafetensors: (path) => guarded(() => load().readSafetensors(path)),
+  get Dfgn() {
+    return load().Dfgn;
+  },
+  readSafetensors: (path, narrow) => guarded(() => load().readSafetensors(path, narrow)),
   writeSafetensors: (path, tensors, metadata) =>
     guarded(() => load().writeSafetensors(path, tensors, metadata)),
   resizePicture: (rgb, width, height, outWidth, outHeight) =>

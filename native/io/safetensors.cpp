@@ -156,6 +156,19 @@ Tensor SafetensorsFile::tensor(const std::string& name) const {
   return copy;
 }
 
+Tensor SafetensorsFile::narrowed(const std::string& name) const {
+  const SafetensorsEntry& found = entry(name);
+  if (found.dtype != "F64" || found.shape.size() > 6) return tensor(name);
+  const Tensor copy = Tensor::zeros(Shape(found.shape));
+  const std::byte* from = mapping_->bytes() + dataBegin_ + found.begin;
+  for (int64_t i = 0; i < copy.elements(); ++i) {
+    double value;
+    std::memcpy(&value, from + static_cast<size_t>(i) * sizeof value, sizeof value);
+    copy.f32()[i] = static_cast<float>(value);
+  }
+  return copy;
+}
+
 void SafetensorsFile::release() const { mapping_->release(0, mapping_->size()); }
 
 void SafetensorsFile::release(const std::string& name) const {

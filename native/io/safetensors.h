@@ -47,6 +47,8 @@ class SafetensorsFile {
   /// them. Writing to them is allowed and stays private to this process. BOOL is given as u8.
   /// Throws Unsupported for data types and ranks that Tensor does not have.
   Tensor tensor(const std::string& name) const;
+  /// The same, and F64 as a copy rounded to f32.
+  Tensor narrowed(const std::string& name) const;
 
   /// Gives the mapping's pages back to the operating system; they are read again when touched.
   /// For tensors that have been copied or packed elsewhere: what was written to them is forgotten.

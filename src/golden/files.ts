@@ -14,7 +14,7 @@ import { floats } from './case.js';
 export type TensorMap = Record<string, TensorData>;
 
 export async function readTensors(...path: string[]): Promise<TensorMap> {
-  return (await native.readSafetensors(join(...path))).tensors;
+  return (await native.readSafetensors(join(...path), true)).tensors;
 }
 
 export async function readSettings<S extends z.ZodType>(schema: S, ...path: string[]): Promise<z.output<S>> {

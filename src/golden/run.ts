@@ -14,6 +14,7 @@ import { datStepCases } from './cases/dat-steps.js';
 import { imageProcessorCases, tokenizerCases } from './cases/data.js';
 import { ddimCases } from './cases/ddim.js';
 import { encoderCases } from './cases/encoders.js';
+import { dfgnCases } from './cases/dfgn.js';
 import { federationCases } from './cases/federation.js';
 import { frameCases } from './cases/frames.js';
 import { klLossCases } from './cases/kl-loss.js';
@@ -35,6 +36,7 @@ const FINDERS: Record<string, Finder> = {
   curriculum: curriculumCases,
   ddim: ddimCases,
   frames: frameCases,
+  dfgn_tiny: dfgnCases,
   albef_tiny: async () => [skipped('albef_tiny', 'ALBEF is not in this version')],
 };
 

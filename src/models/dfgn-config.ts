@@ -1,0 +1,154 @@
+/**
+ * The sizes of a discrete frame generation network (RDTF, arXiv 2503.17735): the published `config.json`, its presets, and the
+ * shape the native core takes. Defaults of absent keys are those of the published network.
+ */
+
+import { join } from 'node:path';
+import { z } from 'zod';
+import { readJson, writeText } from '../data/files.js';
+import { DuetError } from '../errors.js';
+import type { DfgnShape } from '../native.js';
+import { validated } from '../validation.js';
+
+const count = z.int().min(1);
+
+export const STI_VARIANTS = ['interaction', 'semantic', 'detail'] as const;
+
+/** `config.json` as published; keys that do not matter here are kept as they are. */
+export const dfgnConfigSchema = z.looseObject({
+  /** Side of the clips it was made for; others work too. */
+  sample_size: count.optional(),
+  /** 4 for latents of an autoencoder, 3 or 4 for pixels. */
+  in_channels: count.max(64).default(4),
+  out_channels: count.optional(),
+  down_block_types: z.array(z.string()).optional(),
+  up_block_types: z.array(z.string()).optional(),
+  block_out_channels: z.array(count).min(1).max(16).default([320, 640, 1024, 1280]),
+  layers_per_block: count.default(2),
+  norm_num_groups: count.default(32),
+  /** Width of the text states. */
+  cross_attention_dim: count.default(1024),
+  /** Width of the states of a second text encoder (T5); null: there is none. */
+  t5_dim: count.nullable().default(768),
+  /** Width of one head; a block of c channels has c / attention_head_dim heads. */
+  attention_head_dim: count.default(64),
+  /** Frames of a clip (published: 8). */
+  num_frames: count.max(1024).default(8),
+  /** Branches of the spatio-temporal interaction layers (published: both). */
+  sti: z.enum(STI_VARIANTS).default('interaction'),
+  /** Hide padded frames in all attention and zero them where frames are mixed (published: false). */
+  mask_padding: z.boolean().default(false),
+});
+
+export type DfgnConfig = z.output<typeof dfgnConfigSchema>;
+export type DfgnConfigInput = z.input<typeof dfgnConfigSchema>;
+
+/**
+ * Named sizes. `tiny` is for tests and a first try, `small` for training on one machine, `full` is the published network of 960
+ * million parameters.
+ */
+export const DFGN_PRESETS = {
+  tiny: {
+    block_out_channels: [16, 32],
+    layers_per_block: 1,
+    norm_num_groups: 4,
+    cross_attention_dim: 64,
+    t5_dim: null,
+    attention_head_dim: 8,
+  },
+  small: {
+    block_out_channels: [64, 128, 192, 256],
+    norm_num_groups: 32,
+    cross_attention_dim: 256,
+    t5_dim: null,
+    attention_head_dim: 32,
+  },
+  full: {
+    block_out_channels: [320, 640, 1024, 1280],
+    norm_num_groups: 32,
+    cross_attention_dim: 1024,
+    t5_dim: 768,
+    attention_head_dim: 64,
+  },
+} as const satisfies Record<string, DfgnConfigInput>;
+
+export type DfgnPreset = keyof typeof DFGN_PRESETS;
+
+/** Completes and checks a config. @throws DuetError INVALID_ARGUMENT, or UNSUPPORTED for other kinds of blocks */
+export function dfgnConfig(value: DfgnConfigInput, source = 'DFGN config'): DfgnConfig {
+  const config = validated(dfgnConfigSchema, value, source);
+  const { block_out_channels: widths, norm_num_groups: groups, attention_head_dim: head } = config;
+  const refuse = (expected: string, received: unknown) => {
+    throw new DuetError('INVALID_ARGUMENT', `Expected ${expected} but received ${received} (in ${source})`);
+  };
+  for (const width of widths) {
+    if (width % groups !== 0) refuse(`block_out_channels divisible by norm_num_groups (${groups})`, width);
+    if (width % head !== 0) refuse(`block_out_channels divisible by attention_head_dim (${head})`, width);
+  }
+  if (Number(widths[0]) % 2 !== 0) refuse('an even first width in block_out_channels', widths[0]);
+  if (config.out_channels !== undefined && config.out_channels !== config.in_channels)
+    refuse(`out_channels equal to in_channels (${config.in_channels})`, config.out_channels);
+  refuseOtherBlocks(config, source);
+  return config;
+}
+
+/** A preset with changes, e.g. `dfgnPreset('small', { in_channels: 3 })`. */
+export function dfgnPreset(name: DfgnPreset, changes: DfgnConfigInput = {}): DfgnConfig {
+  const preset = DFGN_PRESETS[name];
+  if (preset === undefined) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected one of ${Object.keys(DFGN_PRESETS).join(', ')} for the size of a network but received ${String(name)}`,
+    );
+  }
+  return dfgnConfig({ ...preset, block_out_channels: [...preset.block_out_channels], ...changes });
+}
+
+/** Reads `config.json` from a network's folder. */
+export async function readDfgnConfig(folder: string): Promise<DfgnConfig> {
+  const path = join(folder, 'config.json');
+  const json = await readJson(
+    path,
+    'network config',
+    'a network folder holds config.json and model.safetensors',
+  );
+  return dfgnConfig(json as DfgnConfigInput, path);
+}
+
+export async function writeDfgnConfig(folder: string, config: DfgnConfig): Promise<void> {
+  await writeText(join(folder, 'config.json'), `${JSON.stringify(config, null, 2)}\n`, 'network config');
+}
+
+/** Cross attention in all levels but the deepest is the one arrangement there is. */
+function refuseOtherBlocks(config: DfgnConfig, source: string): void {
+  const levels = config.block_out_channels.length;
+  const inner = Array.from({ length: levels - 1 });
+  const expected = {
+    down_block_types: [...inner.map(() => 'CrossAttnDownBlock3D'), 'DownBlock3D'],
+    up_block_types: ['UpBlock3D', ...inner.map(() => 'CrossAttnUpBlock3D')],
+  };
+  for (const [key, types] of Object.entries(expected)) {
+    const given = config[key] as string[] | undefined;
+    if (given === undefined || given.join() === types.join()) continue;
+    throw new DuetError(
+      'UNSUPPORTED',
+      `Expected ${types.join(', ')} for ${key} but received ${given.join(', ')} (in ${source})`,
+    );
+  }
+}
+
+/** The config as the native core takes it. */
+export function dfgnShape(config: DfgnConfig): DfgnShape {
+  return {
+    channels: config.in_channels,
+    blockChannels: config.block_out_channels,
+    layersPerBlock: config.layers_per_block,
+    normGroups: config.norm_num_groups,
+    textWidth: config.cross_attention_dim,
+    t5Width: config.t5_dim ?? 0,
+    headSize: config.attention_head_dim,
+    frames: config.num_frames,
+    sti: config.sti,
+    maskPadding: config.mask_padding,
+  };
+}
