@@ -48,7 +48,7 @@ function calls(): Call[] {
     labels: f32([4, 21], normals(84, 3).map(Math.abs)),
   };
   const computed = ['f32', 'bf16'].flatMap((compute): Call[] => [
-    ...['none', 'gelu', 'relu', 'tanh', 'quick_gelu', 'gelu_tanh'].flatMap((activation): Call[] => [
+    ...['none', 'gelu', 'relu', 'tanh', 'silu', 'quick_gelu', 'gelu_tanh'].flatMap((activation): Call[] => [
       ['linear', { x: of(40, 21), weight: of(19, 21), bias: of(19) }, { activation, compute }, of(40, 19)],
       ['activation', { x: stretched }, { activation, compute }, of(40, 21)],
     ]),
