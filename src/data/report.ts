@@ -33,17 +33,17 @@ export interface DatasetCounts {
 
 const EXAMPLES_PER_REASON = 3;
 
-/** Questions skipped, by reason. */
-export class SkipReport {
-  readonly #reasons = new Map<number | string, { reason: SkipReason; message: string }>();
+/** Questions (or stickers, with reasons of their own) skipped, by reason. */
+export class SkipReport<Reason extends string = SkipReason> {
+  readonly #reasons = new Map<number | string, { reason: Reason; message: string }>();
 
   /** Notes that a question is skipped; the first reason of a question stays. */
-  note(question: number | string, reason: SkipReason, message: string): void {
+  note(question: number | string, reason: Reason, message: string): void {
     if (!this.#reasons.has(question)) this.#reasons.set(question, { reason, message });
   }
 
   /** Takes over the entries of `other` for the questions that `wanted` accepts. */
-  include(other: SkipReport, wanted: (question: number | string) => boolean = () => true): void {
+  include(other: SkipReport<Reason>, wanted: (question: number | string) => boolean = () => true): void {
     for (const [question, entry] of other.#reasons) {
       if (wanted(question)) this.note(question, entry.reason, entry.message);
     }
@@ -57,18 +57,19 @@ export class SkipReport {
     return this.#reasons.size;
   }
 
-  get counts(): Partial<Record<SkipReason, number>> {
-    const counts: Partial<Record<SkipReason, number>> = {};
+  get counts(): Partial<Record<Reason, number>> {
+    const counts: Partial<Record<Reason, number>> = {};
     for (const { reason } of this.#reasons.values()) counts[reason] = (counts[reason] ?? 0) + 1;
     return counts;
   }
 
   get examples(): string[] {
-    const shown: Partial<Record<SkipReason, number>> = {};
+    const shown: Partial<Record<Reason, number>> = {};
     const examples: string[] = [];
     for (const { reason, message } of this.#reasons.values()) {
-      shown[reason] = (shown[reason] ?? 0) + 1;
-      if (shown[reason] <= EXAMPLES_PER_REASON) examples.push(`${reason}: ${message}`);
+      const count = (shown[reason] ?? 0) + 1;
+      shown[reason] = count;
+      if (count <= EXAMPLES_PER_REASON) examples.push(`${reason}: ${message}`);
     }
     return examples;
   }

@@ -1,0 +1,125 @@
+/**
+ * The stickers of a folder and what they show: `captions.jsonl` (one object a line with a file and a caption) or a text
+ * file beside each sticker.
+ */
+
+import { readdir } from 'node:fs/promises';
+import { extname, join, parse } from 'node:path';
+import { codeOf, DuetError, ioError } from '../../errors.js';
+import { readText } from '../files.js';
+import type { SkipReport } from '../report.js';
+import type { StickerSkipReason } from './limits.js';
+
+/** One sticker that can be used. */
+export interface StickerSample {
+  /** File name without its ending, or the name of the folder of a sequence; unique in a data set. */
+  name: string;
+  path: string;
+  caption: string;
+}
+
+const ENDINGS = new Set(['.gif', '.webp', '.png', '.apng']);
+const CAPTIONS = 'captions.jsonl';
+/** Where a line has its caption, unless one of these is asked for; the first that is there. */
+const CAPTION_FIELDS = ['caption', 'caption_en', 'text'];
+const FILE_FIELDS = ['file', 'file_name', 'name'];
+
+export interface CaptionOptions {
+  /** Field of captions.jsonl. Default: caption, caption_en or text, whichever is there first. */
+  captionField?: string | undefined;
+  /** Whether a sticker without a caption is used, with an empty one. Default false: it is skipped. */
+  allowMissingCaptions?: boolean | undefined;
+}
+
+/**
+ * Lists the stickers of a folder by name. What cannot be used is noted in `skipped`.
+ * @throws DuetError NOT_FOUND or IO when the folder or its captions cannot be read
+ */
+export async function listStickers(
+  folder: string,
+  skipped: SkipReport<StickerSkipReason>,
+  { captionField, allowMissingCaptions = false }: CaptionOptions = {},
+): Promise<StickerSample[]> {
+  const entries = await readdir(folder, { withFileTypes: true }).catch((error: unknown) => {
+    throw ioError(error, `read the folder of stickers ${folder}`);
+  });
+  const files = entries
+    .filter((entry) => entry.isDirectory() || ENDINGS.has(extname(entry.name).toLowerCase()))
+    .map((entry) => ({ file: entry.name, name: entry.isDirectory() ? entry.name : parse(entry.name).name }))
+    .filter(({ file }) => !file.startsWith('.'))
+    .sort((a, b) => (a.file < b.file ? -1 : 1));
+  const captions = await readCaptions(folder, captionField, skipped);
+  const samples: StickerSample[] = [];
+  const names = new Set<string>();
+  for (const { file, name: plain } of files) {
+    // Two files that differ in their ending only keep it in their names.
+    const name = names.has(plain) ? file : plain;
+    names.add(name);
+    const path = join(folder, file);
+    const caption = captions.get(file) ?? captions.get(plain) ?? (await captionBeside(folder, file, plain));
+    if (caption !== undefined || allowMissingCaptions) samples.push({ name, path, caption: caption ?? '' });
+    else {
+      const hint = `${file} has neither a line in ${CAPTIONS} nor a file ${plain}.txt`;
+      skipped.note(name, 'missing caption', hint);
+    }
+  }
+  const there = new Set(files.flatMap(({ file, name }) => [file, name]));
+  for (const file of captions.keys()) {
+    if (!there.has(file)) skipped.note(file, 'missing file', `${CAPTIONS} names ${file}, which is not there`);
+  }
+  return samples;
+}
+
+async function readCaptions(
+  folder: string,
+  captionField: string | undefined,
+  skipped: SkipReport<StickerSkipReason>,
+): Promise<Map<string, string>> {
+  const captions = new Map<string, string>();
+  const path = join(folder, CAPTIONS);
+  const text = await readText(path, 'captions').catch((error: unknown) => {
+    if (codeOf(error) === 'NOT_FOUND') return '';
+    throw error;
+  });
+  for (const [index, line] of text.split('\n').entries()) {
+    if (line.trim() === '') continue;
+    const entry = objectOf(line);
+    const file = FILE_FIELDS.map((field) => entry?.[field]).find((value) => typeof value === 'string');
+    const fields = captionField === undefined ? CAPTION_FIELDS : [captionField];
+    const caption = fields.map((field) => entry?.[field]).find((value) => typeof value === 'string');
+    if (typeof file === 'string' && typeof caption === 'string') captions.set(file, caption.trim());
+    else {
+      const expected = `an object with ${FILE_FIELDS[0]} and ${captionField ?? CAPTION_FIELDS[0]}`;
+      skipped.note(
+        `line ${index + 1} of ${CAPTIONS}`,
+        'malformed caption',
+        `Expected ${expected} in line ${index + 1} of ${path} but received ${line.slice(0, 60)}`,
+      );
+    }
+  }
+  return captions;
+}
+
+async function captionBeside(folder: string, file: string, name: string): Promise<string | undefined> {
+  for (const path of [
+    join(folder, `${name}.txt`),
+    join(folder, `${file}.txt`),
+    join(folder, file, 'caption.txt'),
+  ]) {
+    try {
+      return (await readText(path, 'caption')).trim();
+    } catch (error) {
+      if (!(error instanceof DuetError) || error.code !== 'NOT_FOUND') throw error;
+    }
+  }
+  return undefined;
+}
+
+function objectOf(line: string): Record<string, unknown> | undefined {
+  try {
+    const value: unknown = JSON.parse(line);
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+  } catch {
+    return undefined;
+  }
+}

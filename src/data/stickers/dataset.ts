@@ -1,0 +1,318 @@
+/**
+ * Animated stickers with captions as clips for the network.
+ *
+ * Files are listed at once and decoded when they are first needed, on worker threads, a few batches ahead of the
+ * training. Decoded clips stay in memory up to a number of bytes, and on disk when a cache folder is given. Batch n
+ * depends on (seed, n) alone, so a resumed run sees what the first one saw. Bad stickers are skipped and counted.
+ */
+
+import { availableParallelism } from 'node:os';
+import { basename, resolve } from 'node:path';
+import { z } from 'zod';
+import { DuetError, throwIfAborted } from '../../errors.js';
+import { native } from '../../native.js';
+import { KEY_FRAME_METHODS } from '../../stickers/key-frames.js';
+import { validated } from '../../validation.js';
+import { forEachAtOnce } from '../concurrency.js';
+import { SkipReport } from '../report.js';
+import { type CaptionOptions, listStickers, type StickerSample } from './captions.js';
+import { type Clip, type ClipSpec, clipOf } from './clip.js';
+import { ClipCache } from './clip-cache.js';
+import { decodeSticker, readSticker } from './decode.js';
+import { ANIMATION_LIMITS, type AnimationLimits, StickerError, type StickerSkipReason } from './limits.js';
+import { EndlessOrder, rankOf } from './order.js';
+
+export interface StickerOptions extends Partial<ClipSpec>, CaptionOptions {
+  /** Folder for decoded clips. Without it they are only kept in memory. */
+  cache?: string;
+  /** Bytes of clips kept in memory. Default 1 GiB. */
+  memoryBytes?: number;
+  /** For messages. Default: the name of the folder. */
+  name?: string;
+  limits?: Partial<AnimationLimits>;
+}
+
+const specSchema = z.object({
+  frames: z.number().int().min(1).max(256).default(8),
+  size: z.number().int().min(4).max(2048).default(64),
+  channels: z.union([z.literal(3), z.literal(4)], 'Expected 3 or 4').default(3),
+  keyFrames: z.enum(KEY_FRAME_METHODS).default('equal'),
+  shortClips: z.enum(['pad', 'bounce']).default('pad'),
+  minFrames: z.number().int().min(1).max(256).default(2),
+});
+
+/** What was found in a folder, in plain data. */
+export interface StickerCounts {
+  name: string;
+  /** Stickers that are used. */
+  kept: number;
+  skipped: Partial<Record<StickerSkipReason, number>>;
+  /** Up to three messages a reason. */
+  examples: string[];
+}
+
+/** A batch as the network takes it. */
+export interface StickerBatch {
+  /** From 0, over all epochs. */
+  number: number;
+  samples: readonly StickerSample[];
+  /** [B, channels, frames, size, size] in [-1, 1]; 0 in frames that are not real */
+  values: Float32Array;
+  /** [B, frames], 1 on real frames */
+  frameMask: Uint8Array;
+  /** Of the shortest clip: what condition masks are drawn for. */
+  realFrames: number;
+}
+
+export interface BatchOptions {
+  batchSize: number;
+  seed: number;
+  /** Number of the first batch, for resuming. Default 0. */
+  first?: number;
+  /** Number of batches; default without end. */
+  count?: number;
+  /** Batches prepared ahead. Default 2. */
+  prefetch?: number;
+  signal?: AbortSignal | undefined;
+}
+
+interface Shared {
+  cache: ClipCache | undefined;
+  limits: AnimationLimits;
+  memoryBytes: number;
+  clips: Map<string, Clip>;
+  pending: Map<string, Promise<Clip>>;
+  held: number;
+}
+
+export class StickerDataset {
+  readonly name: string;
+  readonly samples: readonly StickerSample[];
+  readonly spec: Readonly<ClipSpec>;
+  readonly skipped: SkipReport<StickerSkipReason>;
+  readonly #shared: Shared;
+
+  private constructor(
+    name: string,
+    samples: readonly StickerSample[],
+    spec: ClipSpec,
+    skipped: SkipReport<StickerSkipReason>,
+    shared: Shared,
+  ) {
+    this.name = name;
+    this.samples = samples;
+    this.spec = spec;
+    this.skipped = skipped;
+    this.#shared = shared;
+    if (samples.length === 0) {
+      const why = skipped.size > 0 ? `: ${skipped}; for example ${skipped.examples[0]}` : '';
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected at least 1 usable sticker in ${name} but found 0${why}`,
+      );
+    }
+  }
+
+  /**
+   * Lists a folder: GIF, animated WebP, animated PNG, subfolders of numbered PNGs, with `captions.jsonl` or a text file
+   * `<name>.txt` each.
+   * @throws DuetError NOT_FOUND or IO when the folder cannot be read, INVALID_ARGUMENT for impossible options or a folder
+   *   without one usable sticker
+   */
+  static async fromFolder(folder: string, options: StickerOptions = {}): Promise<StickerDataset> {
+    const {
+      cache,
+      memoryBytes = 2 ** 30,
+      name = basename(resolve(folder)),
+      limits,
+      captionField,
+      ...rest
+    } = options;
+    const { allowMissingCaptions } = options;
+    const spec = validated(specSchema, rest, 'the options of the stickers');
+    const skipped = new SkipReport<StickerSkipReason>();
+    const samples = await listStickers(folder, skipped, { captionField, allowMissingCaptions });
+    return new StickerDataset(name, samples, spec, skipped, {
+      cache: cache === undefined ? undefined : await ClipCache.open(cache),
+      limits: { ...ANIMATION_LIMITS, ...limits },
+      memoryBytes,
+      clips: new Map(),
+      pending: new Map(),
+      held: 0,
+    });
+  }
+
+  get size(): number {
+    return this.samples.length;
+  }
+
+  /** What is used and what was skipped so far (bad files are found when they are decoded, at the latest by `prepare`). */
+  get report(): StickerCounts {
+    const bad = this.samples.filter(({ name }) => this.skipped.has(name)).length;
+    const { counts, examples } = this.skipped;
+    return { name: this.name, kept: this.size - bad, skipped: counts, examples };
+  }
+
+  /** Why decoded clips are no longer kept on disk; undefined while they are. */
+  get cacheProblem(): string | undefined {
+    return this.#shared.cache?.problem;
+  }
+
+  /** The samples for which `wanted` is true; decoded clips are shared. */
+  where(wanted: (sample: StickerSample) => boolean, name = this.name): StickerDataset {
+    return new StickerDataset(name, this.samples.filter(wanted), this.spec, this.skipped, this.#shared);
+  }
+
+  /**
+   * Divides by name: which stickers are held out depends on their names and the seed, not on their order.
+   * @param heldOut share of the stickers, above 0 and below 1; at least one on either side
+   */
+  split({ heldOut = 0.1, seed = 1 }: { heldOut?: number; seed?: number } = {}): {
+    training: StickerDataset;
+    heldOut: StickerDataset;
+  } {
+    if (!(heldOut > 0 && heldOut < 1) || this.size < 2) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected a share between 0 and 1 and at least 2 stickers to hold some out but received ${heldOut} of ${this.size}`,
+      );
+    }
+    const names = this.samples.map(({ name }) => name).sort();
+    const ranked = names
+      .map((name) => ({ name, rank: rankOf(name, seed) }))
+      .sort((a, b) => a.rank - b.rank || (a.name < b.name ? -1 : 1));
+    const count = Math.min(Math.max(Math.round(heldOut * this.size), 1), this.size - 1);
+    const out = new Set(ranked.slice(0, count).map(({ name }) => name));
+    return {
+      training: this.where(({ name }) => !out.has(name), `${this.name} (training)`),
+      heldOut: this.where(({ name }) => out.has(name), `${this.name} (held out)`),
+    };
+  }
+
+  /**
+   * The clip of a sticker, from memory, the cache or its file. Its bytes are shared: do not write to them.
+   * @throws StickerError for a sticker that cannot be used
+   */
+  async clip(sample: StickerSample): Promise<Clip> {
+    const { clips, pending } = this.#shared;
+    const there = clips.get(sample.path) ?? pending.get(sample.path);
+    if (there) return there;
+    const making = this.#make(sample);
+    pending.set(sample.path, making);
+    try {
+      const clip = await making;
+      // The first ones that fit stay: batches go through all of them in turn, so the last used is not the next one.
+      if (this.#shared.held + clip.strip.length <= this.#shared.memoryBytes) {
+        clips.set(sample.path, clip);
+        this.#shared.held += clip.strip.length;
+      }
+      return clip;
+    } finally {
+      pending.delete(sample.path);
+    }
+  }
+
+  /**
+   * Decodes all stickers now and gives the data set without the bad ones, which are counted.
+   * @throws DuetError CANCELLED, INVALID_ARGUMENT when none is left
+   */
+  async prepare(
+    options: { signal?: AbortSignal | undefined; onProgress?: (done: number, total: number) => void } = {},
+  ): Promise<StickerDataset> {
+    let done = 0;
+    await forEachAtOnce(this.samples, Math.min(availableParallelism(), 4), async (sample) => {
+      throwIfAborted(options.signal, 'Decoding stickers');
+      await this.#clipOrSkip(sample);
+      options.onProgress?.(++done, this.size);
+    });
+    return this.where(({ name }) => !this.skipped.has(name));
+  }
+
+  /** One batch of these stickers; undefined when none of them can be used. */
+  async batch(samples: readonly StickerSample[], number = 0): Promise<StickerBatch | undefined> {
+    const { frames, size, channels } = this.spec;
+    const loaded = await Promise.all(samples.map((sample) => this.#clipOrSkip(sample)));
+    const clips = loaded.filter((clip) => clip !== undefined);
+    if (clips.length === 0) return undefined;
+    const values = await native.stackClips(clips, frames, size, size, channels);
+    const frameMask = new Uint8Array(clips.length * frames);
+    for (const [row, clip] of clips.entries()) frameMask.fill(1, row * frames, row * frames + clip.frames);
+    return {
+      number,
+      samples: samples.filter((_, index) => loaded[index] !== undefined),
+      values,
+      frameMask,
+      realFrames: Math.min(...clips.map((clip) => clip.frames)),
+    };
+  }
+
+  /**
+   * Batches in shuffled order, epoch after epoch, each full: an epoch's rest opens the next one's first batch. Stickers
+   * that turn out bad make their batch smaller; a batch of bad ones only is left out.
+   * @throws DuetError CANCELLED, CORRUPT when no sticker at all can be used
+   */
+  async *batches(options: BatchOptions): AsyncGenerator<StickerBatch, void, undefined> {
+    const { batchSize, seed, first = 0, count = Number.POSITIVE_INFINITY, prefetch = 2, signal } = options;
+    for (const [name, value] of Object.entries({ batchSize, first, prefetch })) {
+      const least = name === 'batchSize' ? 1 : 0;
+      if (!Number.isSafeInteger(value) || value < least) {
+        throw new DuetError(
+          'INVALID_ARGUMENT',
+          `Expected integer of at least ${least} for ${name} but received ${value}`,
+        );
+      }
+    }
+    const order = new EndlessOrder(this.samples, seed);
+    const ahead: Promise<StickerBatch | undefined>[] = [];
+    let next = first;
+    try {
+      for (let yielded = 0, empty = 0; yielded < count; ) {
+        throwIfAborted(signal, 'Preparing batches');
+        while (ahead.length < prefetch + 1 && next < first + count) {
+          const samples = Array.from({ length: batchSize }, (_, i) => order.at(next * batchSize + i));
+          const making = this.batch(samples, next++);
+          // A failure is met when its turn comes; until then it must not count as unhandled.
+          making.catch(() => {});
+          ahead.push(making);
+        }
+        const making = ahead.shift();
+        if (making === undefined) return;
+        const batch = await making;
+        if (batch !== undefined) {
+          yielded++;
+          yield batch;
+        } else if (++empty * batchSize >= 2 * this.size + batchSize && yielded === 0) {
+          throw new DuetError(
+            'CORRUPT',
+            `Expected at least 1 usable sticker in ${this.name} but found none: ${this.skipped}; for example ${this.skipped.examples[0]}`,
+          );
+        }
+      }
+    } finally {
+      // Nothing may still read files once the caller has moved on.
+      await Promise.allSettled(ahead);
+    }
+  }
+
+  async #make({ name, path }: StickerSample): Promise<Clip> {
+    const { cache, limits } = this.#shared;
+    const bytes = await readSticker(path, limits);
+    const known = await cache?.get(bytes.hash, this.spec);
+    if (known) return known;
+    const clip = await clipOf(`the sticker ${name}`, await decodeSticker(bytes, limits), this.spec);
+    await cache?.put(bytes.hash, this.spec, clip);
+    return clip;
+  }
+
+  async #clipOrSkip(sample: StickerSample): Promise<Clip | undefined> {
+    if (this.skipped.has(sample.name)) return undefined;
+    try {
+      return await this.clip(sample);
+    } catch (error) {
+      // A bad sticker costs itself; anything else (a bug, a broken addon) ends the run.
+      if (!(error instanceof StickerError)) throw error;
+      this.skipped.note(sample.name, error.reason, error.message);
+      return undefined;
+    }
+  }
+}

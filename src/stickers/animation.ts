@@ -1,0 +1,61 @@
+/** An animation in memory: what decoding gives and what the exporter takes. */
+
+import { DuetError } from '../errors.js';
+
+export interface Animation {
+  /** Pixels. */
+  width: number;
+  /** Pixels. */
+  height: number;
+  /** [frames, height, width, 4]: RGBA, colours not multiplied by alpha, frames below each other. */
+  rgba: Uint8Array;
+  /** Milliseconds each frame is shown; its length is the number of frames. */
+  delays: readonly number[];
+  /** Times it is played; 0 = for ever. */
+  loop: number;
+}
+
+/** @throws DuetError INVALID_ARGUMENT when the bytes do not fit the sizes, or there is no frame */
+export function checkAnimation({ width, height, rgba, delays, loop }: Animation): void {
+  const sides = [width, height].every((side) => Number.isInteger(side) && side >= 1 && side <= 65535);
+  if (!sides || delays.length === 0) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected an animation of at least 1 frame of 1x1 to 65535x65535 pixels but received ${delays.length} of ${width}x${height}`,
+    );
+  }
+  const expected = width * height * 4 * delays.length;
+  if (rgba.length !== expected) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected ${expected} bytes of RGBA for ${delays.length} frames of ${width}x${height} but received ${rgba.length}`,
+    );
+  }
+  if (
+    !delays.every((delay) => delay >= 0 && delay <= 655_350) ||
+    !(Number.isInteger(loop) && loop >= 0 && loop <= 65535)
+  ) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected delays of 0 to 655350 ms and a loop count of 0 to 65535 but received ${delays.join(', ')} and ${loop}`,
+    );
+  }
+}
+
+/** Frame `index` of an animation, [height, width, 4]; shares its memory. */
+export function frameOf({ width, height, rgba }: Animation, index: number): Uint8Array {
+  const bytes = width * height * 4;
+  return rgba.subarray(index * bytes, (index + 1) * bytes);
+}
+
+/** The frames at these positions, as a new animation. `delays` default to those of the chosen frames. */
+export function pickFrames(
+  animation: Animation,
+  positions: readonly number[],
+  delays: readonly number[] = positions.map((position) => animation.delays[position] as number),
+): Animation {
+  const rgba = new Uint8Array(animation.width * animation.height * 4 * positions.length);
+  const bytes = animation.width * animation.height * 4;
+  for (const [index, position] of positions.entries()) rgba.set(frameOf(animation, position), index * bytes);
+  return { ...animation, rgba, delays: [...delays] };
+}
