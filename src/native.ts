@@ -620,7 +620,6 @@ export const native: NativeAddon = {
     return load().AutoencoderKl;
   },
   gaussianOfMoments: (moments, pictures) => guarded(() => load().gaussianOfMoments(moments, pictures)),
-  readSafetensors: (path) => guarded(() => load().readSafetensors(path)),
   get Dfgn() {
     return load().Dfgn;
   },
