@@ -113,6 +113,18 @@ export class Random {
     return draw % count;
   }
 
+  /** Standard normal numbers (Box and Muller's transform, two from every two uniform ones). */
+  normals(count: number): Float32Array {
+    const out = new Float32Array(count);
+    for (let i = 0; i < count; i += 2) {
+      const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()));
+      const angle = 2 * Math.PI * this.uniform();
+      out[i] = radius * Math.cos(angle);
+      if (i + 1 < count) out[i + 1] = radius * Math.sin(angle);
+    }
+    return out;
+  }
+
   /** One element of a non-empty list, each with the same chance. */
   pick<T>(choices: readonly T[]): T {
     return choices[this.below(choices.length)] as T;

@@ -170,7 +170,7 @@ export class RunFolder<Line extends { number: number }> {
   async #removeLeftovers(): Promise<void> {
     for (const folder of [this.path, join(this.path, 'checkpoints')]) {
       for (const file of await readdir(folder)) {
-        if (file.includes('.partial-')) await rm(join(folder, file), { force: true });
+        if (file.includes('.partial-')) await rm(join(folder, file), { force: true, recursive: true });
       }
     }
   }

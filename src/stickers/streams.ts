@@ -12,6 +12,7 @@ const PURPOSES = {
   noise: 6,
   split: 7,
   initial: 8,
+  latents: 9,
 } as const;
 
 export type StickerStream = keyof typeof PURPOSES;

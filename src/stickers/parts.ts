@@ -1,0 +1,124 @@
+/** The parts that training and generation share: network, space, text. A run folder's `pipeline.json` says how to open them again. */
+
+import { join } from 'node:path';
+import { z } from 'zod';
+import { readJson } from '../data/files.js';
+import { Dfgn } from '../models/dfgn.js';
+import { type DfgnConfig, dfgnConfig, dfgnConfigSchema } from '../models/dfgn-config.js';
+import { writeAtomic } from '../run/files.js';
+import { validated } from '../validation.js';
+import { CaptionText } from './caption-text.js';
+import { CaptionVocabulary } from './caption-vocabulary.js';
+import { LatentSpace, PixelSpace, type Space } from './space.js';
+import { PretrainedText, type TextSource } from './text-source.js';
+
+const VOCABULARY = 'vocab.txt';
+const PIPELINE = 'pipeline.json';
+
+const pipelineSchema = z.strictObject({
+  network: dfgnConfigSchema,
+  space: z.union([z.literal('pixels'), z.strictObject({ autoencoder: z.string() })]),
+  text: z.union([
+    z.literal('captions'),
+    z.strictObject({ encoder: z.string(), second: z.string().optional(), length: z.int().optional() }),
+  ]),
+  prediction: z.enum(['epsilon', 'velocity']),
+  /** Pixels a side of the clips. */
+  size: z.int().min(1),
+  channels: z.union([z.literal(3), z.literal(4)]),
+});
+
+export type SavedPipeline = z.output<typeof pipelineSchema>;
+
+export interface MachineSettings {
+  device: 'cpu';
+  compute: 'fp32' | 'bf16';
+  threads: number;
+}
+
+export type PipelineSettings = SavedPipeline & MachineSettings;
+
+export interface Parts {
+  network: Dfgn;
+  space: Space;
+  text: TextSource;
+  /** Names what decides the numbers of space and text. */
+  fingerprint(): Promise<Record<string, string>>;
+  dispose(): void;
+}
+
+/** Layers and heads of the text encoder that is trained with a network. */
+const CAPTION_ENCODER = { num_layers: 2, num_heads: 4 };
+
+/**
+ * Opens everything.
+ * @param source captions to make a vocabulary from, or the run folder that has one
+ */
+export async function openParts(
+  settings: PipelineSettings & { seed?: number; captions?: readonly string[]; runDir?: string },
+): Promise<Parts> {
+  const { network: config, seed = 0, compute, threads, device } = settings;
+  const opened: { dispose(): void }[] = [];
+  const keep = <T extends { dispose(): void }>(part: T): T => {
+    opened.push(part);
+    return part;
+  };
+  const dispose = () => {
+    for (const part of opened.splice(0)) part.dispose();
+  };
+  try {
+    const text = keep(await openText(settings));
+    const whole = text instanceof CaptionText ? withCaptionEncoder(config, text) : config;
+    const space = keep(await openSpace(settings));
+    const network = keep(Dfgn.create(whole, { seed, compute, threads, device }));
+    const fingerprint = async () => ({ space: await space.fingerprint(), text: await text.fingerprint() });
+    return { network, space, text, fingerprint, dispose };
+  } catch (error) {
+    dispose();
+    throw error;
+  }
+}
+
+/** Writes what `readPipeline` reads. */
+export async function writePipeline(runDir: string, settings: PipelineSettings, parts: Parts): Promise<void> {
+  const { device: _, compute: _c, threads: _t, ...saved } = settings;
+  if (parts.text instanceof CaptionText) await parts.text.vocabulary.save(join(runDir, VOCABULARY));
+  const pipeline: SavedPipeline = { ...saved, network: parts.network.config };
+  await writeAtomic(join(runDir, PIPELINE), `${JSON.stringify(pipeline, null, 2)}\n`);
+}
+
+/** @throws DuetError NOT_FOUND when the folder is not one of a sticker run */
+export async function readPipeline(runDir: string): Promise<SavedPipeline> {
+  const path = join(runDir, PIPELINE);
+  const json = await readJson(path, 'sticker pipeline', 'duet stickers train makes such a folder');
+  const saved = validated(pipelineSchema, json, path, 'CORRUPT');
+  return { ...saved, network: dfgnConfig(saved.network, path) };
+}
+
+function withCaptionEncoder(config: DfgnConfig, { vocabulary, length }: CaptionText): DfgnConfig {
+  const encoder = { ...CAPTION_ENCODER, vocab_size: vocabulary.size, max_length: length };
+  return dfgnConfig({ ...config, caption_encoder: encoder });
+}
+
+async function openText(
+  settings: PipelineSettings & { captions?: readonly string[]; runDir?: string },
+): Promise<TextSource> {
+  const { text, network, captions, runDir, compute, threads } = settings;
+  if (text !== 'captions') {
+    const widths = { text: network.cross_attention_dim, t5: network.t5_dim };
+    return PretrainedText.open(text, widths, { compute, threads });
+  }
+  if (runDir !== undefined) {
+    const vocabulary = await CaptionVocabulary.load(join(runDir, VOCABULARY));
+    const length = network.caption_encoder?.max_length ?? 8;
+    return new CaptionText(vocabulary, length);
+  }
+  const vocabulary = CaptionVocabulary.fromCaptions(captions ?? []);
+  return new CaptionText(vocabulary, CaptionText.lengthFor(vocabulary, captions ?? []));
+}
+
+async function openSpace({ space, channels, compute, threads }: PipelineSettings): Promise<Space> {
+  return space === 'pixels'
+    ? new PixelSpace(channels)
+    : LatentSpace.open(space.autoencoder, { compute, threads });
+}

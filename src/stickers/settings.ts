@@ -1,0 +1,141 @@
+/** The options of a sticker training: checked, completed, and what of them a run folder remembers. */
+
+import { z } from 'zod';
+import type { StickerDataset } from '../data/stickers/dataset.js';
+import { DuetError } from '../errors.js';
+import { type DfgnConfig, type DfgnConfigInput, dfgnConfig } from '../models/dfgn-config.js';
+import { validated } from '../validation.js';
+import { WORD_DROP_PROBABILITY } from './captions.js';
+import type { CurriculumName } from './curriculum/by-name.js';
+import type { Curriculum } from './curriculum/curriculum.js';
+import type { TextSourceSettings } from './text-source.js';
+
+const count = z.int().min(1);
+const rate = z.number().min(0).max(1);
+
+const settingsSchema = z.strictObject({
+  space: z.union([z.literal('pixels'), z.strictObject({ autoencoder: z.string() })]).default('pixels'),
+  text: z
+    .union([
+      z.literal('captions'),
+      z.strictObject({
+        encoder: z.string(),
+        second: z.string().optional(),
+        length: count.optional(),
+      }),
+    ])
+    .default('captions'),
+  steps: count,
+  batchSize: count.default(8),
+  accumulation: count.default(1),
+  learningRate: z.number().gt(0).default(3e-5),
+  schedule: z
+    .strictObject({
+      kind: z.enum(['constant', 'linear', 'cosine']).default('constant'),
+      warmup: rate.default(0),
+    })
+    .prefault({}),
+  optimizer: z
+    .strictObject({
+      betas: z.tuple([rate, rate]).default([0.9, 0.999]),
+      epsilon: z.number().gt(0).default(1e-8),
+      weightDecay: z.number().min(0).default(0.01),
+    })
+    .prefault({}),
+  maxGradNorm: z.number().gt(0).nullable().default(1),
+  emaDecay: z.number().min(0).lt(1).nullable().default(0.999),
+  prediction: z.enum(['epsilon', 'velocity']).default('epsilon'),
+  lossOverKept: z.boolean().default(false),
+  lossMask: z.boolean().default(true),
+  gradientCheckpointing: z.boolean().default(false),
+  wordDrop: rate.default(WORD_DROP_PROBABILITY),
+  seed: z.int().min(0).default(0),
+  device: z.literal('cpu').default('cpu'),
+  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  threads: z.int().min(0).default(0),
+  runDir: z.string().optional(),
+  resume: z.boolean().default(false),
+  keepCheckpoints: count.default(2),
+  checkpointEvery: count.default(500),
+  reportEvery: count.default(50),
+});
+
+export interface StickerTrainerOptions {
+  /** Sizes of the network; `in_channels` and `num_frames` must fit space and data. */
+  network: DfgnConfigInput;
+  data: StickerDataset;
+  /** Default `pixels`: 3 or 4 channels, as the data have. Or the folder of an AutoencoderKL, for latents. */
+  space?: 'pixels' | { autoencoder: string };
+  /** Default `captions`: a small text encoder that is trained with the network. Or folders of frozen encoders. */
+  text?: 'captions' | TextSourceSettings;
+  /** Default `difficulty-adaptive`. */
+  curriculum?: CurriculumName | Curriculum;
+  /** Optimiser steps. */
+  steps: number;
+  /** Clips of a micro-batch. Default 8. */
+  batchSize?: number;
+  /** Micro-batches of a step. Default 1 (published: 6 with one clip each). */
+  accumulation?: number;
+  /** Default 3e-5 (published). */
+  learningRate?: number;
+  /** `warmup` is a share of the steps. Default constant without warm-up (published). */
+  schedule?: { kind?: 'constant' | 'linear' | 'cosine'; warmup?: number };
+  /** AdamW; decays all parameters, as published. Defaults 0.9, 0.999, 1e-8, 0.01. */
+  optimizer?: { betas?: [number, number]; epsilon?: number; weightDecay?: number };
+  /** Gradients longer than this are scaled down to it; null: never. Default 1 (published). */
+  maxGradNorm?: number | null;
+  /** Of the moving averages that stickers are generated with; null: none are kept. Default 0.999. */
+  emaDecay?: number | null;
+  /** What the network predicts. Default `epsilon`, the noise (published). */
+  prediction?: 'epsilon' | 'velocity';
+  /** Divide the loss by the elements of real frames instead of all (published: all). */
+  lossOverKept?: boolean;
+  /** false: padded frames count in the loss like real ones, for comparison. Default true. */
+  lossMask?: boolean;
+  /** Keep only the inputs of layers and compute the rest again on the way back: less memory, more time. */
+  gradientCheckpointing?: boolean;
+  /** Chance of each caption word to become `#`. Default 21/101 (published). */
+  wordDrop?: number;
+  /** Of weights, order, tasks, noise. Default 0. */
+  seed?: number;
+  device?: 'cpu';
+  /** Large products in fp32 (default) or bf16; weights, norms and losses are fp32 in both. */
+  compute?: 'fp32' | 'bf16';
+  /** 0 (default) takes one per physical processor. */
+  threads?: number;
+  /** Folder for config, metrics and checkpoints. Without it nothing is kept. */
+  runDir?: string;
+  /** Continue the run in the folder. */
+  resume?: boolean;
+  /** Default 2. */
+  keepCheckpoints?: number;
+  /** Steps. Default 500; one is also written at the end and when the run is stopped. */
+  checkpointEvery?: number;
+  /** Steps of one line of metrics. Default 50. */
+  reportEvery?: number;
+}
+
+export type TrainerSettings = z.output<typeof settingsSchema> & { network: DfgnConfig };
+
+/** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
+export function trainerSettings(options: StickerTrainerOptions): TrainerSettings {
+  const { network, data, curriculum: _, ...rest } = options;
+  const settings = {
+    ...validated(settingsSchema, rest, 'the options of StickerTrainer'),
+    network: dfgnConfig(network),
+  };
+  const { frames } = data.spec;
+  if (settings.network.num_frames !== frames) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected num_frames ${frames} (frames of the data) for the network but received ${settings.network.num_frames}`,
+    );
+  }
+  return settings;
+}
+
+/** What decides the numbers of a run. */
+export function rememberedSettings(settings: TrainerSettings): Record<string, unknown> {
+  const { runDir: _1, resume: _2, keepCheckpoints: _3, checkpointEvery: _4, threads: _5, ...rest } = settings;
+  return rest;
+}

@@ -1,0 +1,159 @@
+/**
+ * The space the network works in: the pixels themselves (3 or 4 channels, for small sizes and without an autoencoder), or the latents
+ * of a frozen autoencoder, of which each clip is encoded once and sampled anew whenever it is trained on, as published.
+ */
+
+import type { StickerBatch } from '../data/stickers/dataset.js';
+import { DuetError } from '../errors.js';
+import { AutoencoderKl } from '../models/autoencoder.js';
+import { native } from '../native.js';
+
+export interface ClipShape {
+  clips: number;
+  frames: number;
+  /** Pixels. */
+  height: number;
+  /** Pixels. */
+  width: number;
+}
+
+export interface Space {
+  readonly channels: number;
+  /** Pixels of a picture for one of the network's, along each side. */
+  readonly reduction: number;
+  /**
+   * What the network learns from.
+   * @param noise normal draws, as many as the result has; only spaces that sample look at them
+   * @returns [B, channels, frames, h, w]
+   */
+  enter(
+    batch: Pick<StickerBatch, 'values' | 'samples'>,
+    shape: ClipShape,
+    noise: (length: number) => Float32Array,
+    signal?: AbortSignal,
+  ): Promise<Float32Array>;
+  /** Back to values in about -1 .. 1, [B, 3 or 4, frames, height, width]. */
+  leave(values: Float32Array, shape: ClipShape, signal?: AbortSignal): Promise<Float32Array>;
+  fingerprint(): Promise<string>;
+  dispose(): void;
+}
+
+export class PixelSpace implements Space {
+  readonly reduction = 1;
+
+  constructor(readonly channels: 3 | 4) {}
+
+  async enter(batch: Pick<StickerBatch, 'values'>): Promise<Float32Array> {
+    return batch.values;
+  }
+
+  async leave(values: Float32Array): Promise<Float32Array> {
+    return values;
+  }
+
+  async fingerprint(): Promise<string> {
+    return 'pixels';
+  }
+
+  dispose(): void {}
+}
+
+export class LatentSpace implements Space {
+  readonly channels: number;
+  readonly reduction: number;
+  readonly #autoencoder: AutoencoderKl;
+  readonly #cacheBytes: number;
+  readonly #moments = new Map<string, Float32Array>();
+  #held = 0;
+
+  private constructor(autoencoder: AutoencoderKl, cacheBytes: number) {
+    this.#autoencoder = autoencoder;
+    this.channels = autoencoder.shape.latentChannels;
+    this.reduction = autoencoder.reduction;
+    this.#cacheBytes = cacheBytes;
+  }
+
+  /** @param cacheBytes of encoded clips that are kept; default 1 GiB */
+  static async open(
+    folder: string,
+    options: { compute?: 'fp32' | 'bf16'; threads?: number; cacheBytes?: number } = {},
+  ): Promise<LatentSpace> {
+    const { cacheBytes = 2 ** 30, ...rest } = options;
+    const autoencoder = await AutoencoderKl.fromPretrained(folder, rest);
+    if (autoencoder.shape.inChannels !== 3) {
+      autoencoder.dispose();
+      throw new DuetError(
+        'UNSUPPORTED',
+        `Expected an autoencoder of RGB pictures in ${folder} but it takes ${autoencoder.shape.inChannels} channels`,
+      );
+    }
+    return new LatentSpace(autoencoder, cacheBytes);
+  }
+
+  async enter(
+    batch: Pick<StickerBatch, 'values' | 'samples'>,
+    shape: ClipShape,
+    noise: (length: number) => Float32Array,
+    signal?: AbortSignal,
+  ): Promise<Float32Array> {
+    const each = batch.values.length / shape.clips;
+    const one = { ...shape, clips: 1 };
+    const encoded: Float32Array[] = [];
+    for (const [index, { path }] of batch.samples.entries()) {
+      signal?.throwIfAborted();
+      let moments = this.#moments.get(path);
+      if (!moments) {
+        moments = await this.#autoencoder.moments(
+          batch.values.subarray(index * each, (index + 1) * each),
+          one,
+        );
+        if (this.#held + moments.byteLength <= this.#cacheBytes) {
+          this.#moments.set(path, moments);
+          this.#held += moments.byteLength;
+        }
+      }
+      encoded.push(moments);
+    }
+    return this.#sampled(encoded, shape, noise);
+  }
+
+  leave(values: Float32Array, shape: ClipShape, signal?: AbortSignal): Promise<Float32Array> {
+    return this.#autoencoder.decode(values, shape, signal ? { signal } : {});
+  }
+
+  fingerprint(): Promise<string> {
+    return this.#autoencoder.fingerprint();
+  }
+
+  dispose(): void {
+    this.#autoencoder.dispose();
+  }
+
+  /** scaling factor * (mean + deviation * noise), from [frames, c, h, w] of each clip to [B, c, frames, h, w]. */
+  #sampled(
+    encoded: readonly Float32Array[],
+    { clips, frames, height, width }: ClipShape,
+    noise: (length: number) => Float32Array,
+  ): Float32Array {
+    const { channels, reduction } = this;
+    const pixels = (height / reduction) * (width / reduction);
+    const out = new Float32Array(clips * channels * frames * pixels);
+    const draws = noise(out.length);
+    const factor = this.#autoencoder.shape.scalingFactor;
+    for (const [clip, moments] of encoded.entries()) {
+      const { mean, deviation } = native.gaussianOfMoments(moments, frames);
+      for (let frame = 0; frame < frames; frame++) {
+        for (let channel = 0; channel < channels; channel++) {
+          const from = (frame * channels + channel) * pixels;
+          const to = ((clip * channels + channel) * frames + frame) * pixels;
+          for (let i = 0; i < pixels; i++) {
+            const value =
+              (mean[from + i] as number) + (deviation[from + i] as number) * (draws[to + i] as number);
+            out[to + i] = factor * value;
+          }
+        }
+      }
+    }
+    return out;
+  }
+}

@@ -1,0 +1,261 @@
+/**
+ * Trains a frame generation network from scratch on animated stickers (RDTF, arXiv 2503.17735): a task drawn by the curriculum for
+ * every micro-batch, its condition mask, the loss mask of short clips, one denoising step, and the loss told to the curriculum.
+ *
+ * With a run folder nothing is lost: the run continues after kill -9 from its last checkpoint with the same numbers, and a
+ * stop writes a checkpoint first. Only frozen encoders and the data lie outside of the folder.
+ */
+
+import type { StickerDataset } from '../data/stickers/dataset.js';
+import { DuetError, messageOf, throwIfAborted } from '../errors.js';
+import type { Dfgn } from '../models/dfgn.js';
+import type { DenoisingResult } from '../native.js';
+import { RunFolder } from '../run/run-folder.js';
+import { StickerCheckpoints, type TrainerState } from './checkpoints.js';
+import { type Conditioned, conditioned } from './conditioning.js';
+import { curriculumOf } from './curriculum/by-name.js';
+import type { Curriculum } from './curriculum/curriculum.js';
+import { PendingMetrics, type StickerMetrics, type StickerStep } from './metrics.js';
+import { openParts, type Parts, type PipelineSettings, writePipeline } from './parts.js';
+import {
+  rememberedSettings,
+  type StickerTrainerOptions,
+  type TrainerSettings,
+  trainerSettings,
+} from './settings.js';
+import { TASKS, type Task } from './tasks.js';
+
+export class StickerTrainer {
+  readonly settings: TrainerSettings;
+  readonly data: StickerDataset;
+  readonly curriculum: Curriculum;
+  /** Lines of metrics of this run, also of those before it was resumed. */
+  readonly history: StickerMetrics[] = [];
+  readonly #pending = new PendingMetrics();
+  #running = false;
+
+  /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
+  constructor(options: StickerTrainerOptions) {
+    this.settings = trainerSettings(options);
+    this.data = options.data;
+    this.curriculum = curriculumOf(options.curriculum ?? 'difficulty-adaptive', this.settings.steps);
+  }
+
+  /**
+   * Does the steps that are left and reports each. At the end, and when it is stopped, a checkpoint is written.
+   * @param options.onReady told once before the first step, with the open network
+   * @throws DuetError CANCELLED when the signal is aborted; NOT_FINITE when a loss is not; DISK_FULL and IO when the run cannot
+   *   be recorded
+   */
+  async *run(
+    options: { signal?: AbortSignal | undefined; onReady?: (parts: Parts, from: number) => void } = {},
+  ): AsyncGenerator<StickerStep, void, undefined> {
+    if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a trainer at a time');
+    this.#running = true;
+    const { settings, data } = this;
+    const vocabulary = data.samples.map(({ caption }) => caption);
+    const parts = await openParts({ ...this.#pipeline(), captions: vocabulary, seed: settings.seed });
+    let folder: RunFolder<StickerMetrics> | undefined;
+    try {
+      this.#checkFit(parts);
+      folder = await this.#openFolder(parts);
+      await this.#startTraining(parts.network);
+      const keeper = folder && new StickerCheckpoints(folder.path, settings.emaDecay !== null);
+      let state = await this.#resume(folder, keeper, parts);
+      options.onReady?.(parts, state.step);
+      let saved = state.step;
+      const save = async () => {
+        if (saved === state.step || !keeper) return;
+        await keeper.save(parts.network, state, settings.keepCheckpoints);
+        saved = state.step;
+      };
+      let failed = false;
+      try {
+        for await (const { step, next } of this.#steps(parts, state, options.signal)) {
+          state = next;
+          if (step.metrics) {
+            this.history.push(step.metrics);
+            await folder?.metrics.append(step.metrics);
+          }
+          if (state.step % settings.checkpointEvery === 0 || state.step === settings.steps) await save();
+          yield step;
+        }
+      } catch (error) {
+        failed = !(error instanceof DuetError && error.code === 'CANCELLED');
+        throw error;
+      } finally {
+        if (!failed) await save(); // also when the caller leaves its loop
+      }
+    } finally {
+      this.#running = false;
+      parts.dispose();
+      await folder?.close();
+    }
+  }
+
+  async *#steps(
+    parts: Parts,
+    from: TrainerState,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<{ step: StickerStep; next: TrainerState }> {
+    const { settings, data, curriculum } = this;
+    const { accumulation, batchSize, seed, steps } = settings;
+    const batches = data.batches({ batchSize, seed, first: from.nextBatch, signal });
+    let { nextBatch } = from;
+    try {
+      for (let index = from.step; index < steps; index++) {
+        throwIfAborted(signal, 'The training');
+        const start = performance.now();
+        const weights = curriculum.weights(index);
+        const micro: Conditioned[] = [];
+        while (micro.length < accumulation) {
+          const { value: batch, done } = await batches.next();
+          if (done) throw new DuetError('INTERNAL', 'The batches of an endless order came to an end');
+          nextBatch = batch.number + 1;
+          micro.push(await conditioned(data, batch, weights, { ...settings, ...parts, signal }));
+        }
+        const result = await this.#step(parts.network, micro, index);
+        curriculum.observe(result.loss, micro.length === 1 ? micro[0]?.task : undefined);
+        const step = describe(micro, result, weights, { number: index + 1, steps });
+        this.#pending.add(step, (performance.now() - start) / 1000);
+        if (step.number % settings.reportEvery === 0 || step.number === steps)
+          step.metrics = this.#pending.close(step);
+        const next = {
+          step: step.number,
+          nextBatch,
+          curriculum: structuredClone(curriculum.state()),
+          pending: this.#pending.state(),
+        };
+        yield { step, next };
+      }
+    } finally {
+      await batches.return();
+    }
+  }
+
+  async #step(network: Dfgn, micro: readonly Conditioned[], index: number): Promise<DenoisingResult> {
+    try {
+      return await network.step(micro.map(({ batch }) => batch));
+    } catch (error) {
+      if (!(error instanceof DuetError) || error.code !== 'NOT_FINITE') throw error;
+      const { runDir } = this.settings;
+      const kept = runDir === undefined ? '' : `; the last checkpoint is kept in ${runDir}`;
+      const tasks = micro.map(({ task }) => task).join(', ');
+      throw new DuetError('NOT_FINITE', `Step ${index + 1} (${tasks}): ${messageOf(error)}${kept}`, {
+        cause: error,
+      });
+    }
+  }
+
+  #checkFit({ network, space }: Parts): void {
+    const { size } = this.data.spec;
+    if (network.config.in_channels !== space.channels) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected in_channels ${space.channels} (of the space) for the network but received ${network.config.in_channels}`,
+      );
+    }
+    if (this.settings.space === 'pixels' && this.data.spec.channels !== space.channels) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected data of ${space.channels} channels (in_channels of the network) but received ${this.data.spec.channels}`,
+      );
+    }
+    if (this.settings.space !== 'pixels' && this.data.spec.channels !== 3) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected data of 3 channels for an autoencoder but received ${this.data.spec.channels}`,
+      );
+    }
+    if (size % space.reduction !== 0) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected a size divisible by ${space.reduction} (the autoencoder's reduction) for the data but received ${size}`,
+      );
+    }
+  }
+
+  #pipeline(): PipelineSettings {
+    const { network, space, text, compute, threads, device, prediction } = this.settings;
+    const { size, channels } = this.data.spec;
+    return { network, space, text, compute, threads, device, prediction, size, channels };
+  }
+
+  async #startTraining(network: Dfgn): Promise<void> {
+    const { settings } = this;
+    const { learningRate, optimizer, schedule, steps, maxGradNorm, emaDecay } = settings;
+    await network.startTraining({
+      optimizer: { learningRate, ...optimizer },
+      schedule: {
+        kind: schedule.kind,
+        warmupSteps: Math.round(schedule.warmup * steps),
+        maxSteps: steps,
+      },
+      prediction: settings.prediction,
+      ...(maxGradNorm !== null && { maxGradNorm }),
+      ...(emaDecay !== null && { emaDecay }),
+      lossOverKept: settings.lossOverKept,
+      checkpoint: settings.gradientCheckpointing,
+      seed: settings.seed,
+    });
+  }
+
+  async #openFolder(parts: Parts): Promise<RunFolder<StickerMetrics> | undefined> {
+    const { settings, data, curriculum } = this;
+    if (settings.runDir === undefined) return undefined;
+    const folder = await RunFolder.open<StickerMetrics>(settings.runDir, {
+      kind: 'stickers',
+      settings: {
+        ...rememberedSettings(settings),
+        curriculum: curriculum.name,
+        data: { name: data.name, stickers: data.samples.map(({ name }) => name), ...data.spec },
+        encoders: await parts.fingerprint(),
+      },
+      resume: settings.resume,
+      keep: settings.keepCheckpoints,
+    });
+    try {
+      await writePipeline(folder.path, this.#pipeline(), parts);
+      return folder;
+    } catch (error) {
+      await folder.close();
+      throw error;
+    }
+  }
+
+  async #resume(
+    folder: RunFolder<StickerMetrics> | undefined,
+    keeper: StickerCheckpoints | undefined,
+    { network }: Parts,
+  ): Promise<TrainerState> {
+    const state = await keeper?.load(network);
+    await folder?.metrics.cutAfter(state?.step ?? -1);
+    this.history.splice(0, this.history.length, ...((await folder?.metrics.read()) ?? []));
+    if (!state) return { step: 0, nextBatch: 0, curriculum: {}, pending: {} };
+    this.curriculum.restore(state.curriculum);
+    this.#pending.restore(state.pending);
+    return state;
+  }
+}
+
+function describe(
+  micro: readonly Conditioned[],
+  result: DenoisingResult,
+  weights: readonly number[],
+  { number, steps }: { number: number; steps: number },
+): StickerStep {
+  let clip = 0;
+  const tasks = micro.map(({ task, batch }) => ({
+    task,
+    clipLosses: result.clipLosses.slice(clip, (clip += batch.clips)),
+  }));
+  return {
+    number,
+    steps,
+    loss: result.loss,
+    gradNorm: result.gradNorm,
+    learningRate: result.learningRate,
+    tasks,
+    weights: Object.fromEntries(TASKS.map((task, index) => [task, weights[index]])) as Record<Task, number>,
+  };
+}
