@@ -29,6 +29,7 @@ export {
   type SyntheticSettings,
 } from './data/synthetic/generate.js';
 export { NEUTRAL_STYLE, STYLE_NAMES, type StyleName } from './data/synthetic/styles.js';
+export { PretrainedTokenizer, type TextTokenizer, type TokenRows } from './data/text-tokenizer.js';
 export { type EncodedTexts, Tokenizer, type TokenizerOptions } from './data/tokenizer.js';
 export { VqaDataset, type VqaFiles, type VqaSample } from './data/vqa.js';
 export { DuetError, type DuetErrorCode } from './errors.js';
@@ -57,6 +58,7 @@ export {
   weightedMean,
 } from './federated/strategies/strategy.js';
 export { type Encoders, encodersOf, VqaSource, vqaClients } from './federated/vqa-source.js';
+export { AutoencoderKl, type AutoencoderOptions, type EncodeOptions } from './models/autoencoder.js';
 export {
   readViltConfig,
   VILT_PRESETS,
@@ -66,6 +68,7 @@ export {
   viltPreset,
 } from './models/config.js';
 export { nameFromPublished, publishedName } from './models/names.js';
+export { type EncodedCaptions, FrozenTextEncoder, type TextEncoderOptions } from './models/text-encoder.js';
 export {
   type CreateOptions,
   DEFAULT_TASK,
@@ -94,4 +97,5 @@ export {
   type PretrainingProgress,
 } from './pretraining/pretraining.js';
 export { packageVersion } from './run/versions.js';
+export { CaptionVocabulary, type CaptionVocabularyOptions } from './stickers/caption-vocabulary.js';
 export { readSafetensors, systemInfo, writeSafetensors } from './system.js';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { FrozenTextEncoder } from '../src/models/text-encoder.js';
 import { textEncoderConfig } from '../src/models/text-encoder-config.js';
-import { native, type TokenBatch } from '../src/native.js';
+import { native, type TensorData, type TokenBatch } from '../src/native.js';
 import { rejection } from './native-support.js';
 import {
   bertKind,
@@ -120,8 +120,8 @@ describe('names in files', () => {
   };
   const renamed = (tensors: TensorSet, rename: (name: string) => string) =>
     Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [rename(name), tensor]));
-  const ids = { dtype: 'i64', shape: [1, 2], data: new BigInt64Array(2) } as const;
-  const scalar = { dtype: 'f32', shape: [1, 1], data: new Float32Array(1) } as const;
+  const ids: TensorData = { dtype: 'i64', shape: [1, 2], data: new BigInt64Array(2) };
+  const scalar: TensorData = { dtype: 'f32', shape: [1, 1], data: new Float32Array(1) };
 
   const ways: [string, EncoderKind, (tensors: TensorSet) => TensorSet][] = [
     ['clip: position ids', clipKind(), (t) => ({ ...t, 'text_model.embeddings.position_ids': ids })],
@@ -194,7 +194,11 @@ describe('names in files', () => {
     const { 'text_model.final_layer_norm.bias': _gone, ...rest } = tensors;
     const wrong = {
       ...rest,
-      'text_model.final_layer_norm.weight': { dtype: 'f32', shape: [4], data: new Float32Array(4) } as const,
+      'text_model.final_layer_norm.weight': {
+        dtype: 'f32',
+        shape: [4],
+        data: new Float32Array(4),
+      } as TensorData,
       'text_model.encoder.layers.2.layer_norm1.weight': scalar,
     };
     const error = await rejection(FrozenTextEncoder.fromPretrained(await modelFolder(kind.config, wrong)));

@@ -97,7 +97,7 @@ export interface Encoded {
   pooled?: Float64Array;
 }
 
-const rowsAt = (table: Numbers, width: number, ids: readonly number[]) =>
+const rowsAt = (table: Numbers, width: number, ids: readonly number[]): Float64Array =>
   Float64Array.from(
     { length: ids.length * width },
     (_, i) => table[ids[Math.floor(i / width)]! * width + (i % width)]!,
@@ -206,7 +206,7 @@ export function t5Reference(
     const [head, query, key] = [Math.floor(i / length ** 2), Math.floor(i / length) % length, i % length];
     return table[bucketOf(key - query, s.buckets!, s.maxDistance!) * s.heads + head]!;
   });
-  let x = rowsAt(w['shared.weight']!, s.width, ids);
+  let x: Float64Array = rowsAt(w['shared.weight']!, s.width, ids);
   const hidden = [x];
   for (let i = 0; i < s.layers; i++) {
     const layer = `encoder.block.${i}.layer.`;
@@ -219,7 +219,7 @@ export function t5Reference(
     x = plus(x, dense(w, `${layer}0.SelfAttention.o`, a, s.heads * s.headSize!));
     const y = rms(`${layer}1.layer_norm`, x);
     const feed = `${layer}1.DenseReluDense.`;
-    let up = activate(dense(w, `${feed}${s.gated ? 'wi_0' : 'wi'}`, y, s.width), s.activation);
+    let up: Float64Array = activate(dense(w, `${feed}${s.gated ? 'wi_0' : 'wi'}`, y, s.width), s.activation);
     if (s.gated) {
       const gate = dense(w, `${feed}wi_1`, y, s.width);
       up = up.map((value, j) => value * gate[j]!);
