@@ -27,6 +27,21 @@ typedef int32_t VecInt __attribute__((vector_size(kLanes * 4), aligned(4), may_a
 
 static inline Vec loadVec(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 static inline void storeVec(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+typedef uint32_t VecBits __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef uint16_t VecHalf __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
+
+// The same of bf16, rounded to nearest even as in toBf16.
+static inline Vec loadVec(const bf16* p) {
+  return (Vec)(__builtin_convertvector(*reinterpret_cast<const VecHalf*>(p), VecBits) << 16);
+}
+static inline void storeVec(bf16* p, Vec v) {
+  const VecBits bits = (VecBits)v;
+  const VecBits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const VecBits quiet = (bits >> 16) | 0x40u;
+  const VecBits result = (bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+  *reinterpret_cast<VecHalf*>(p) = __builtin_convertvector(result, VecHalf);
+}
+
 static inline Vec fillVec(float value) { return Vec{} + value; }
 
 static inline float floatFromBits(int32_t bits) {
