@@ -244,11 +244,12 @@ function describe(
   weights: readonly number[],
   { number, steps }: { number: number; steps: number },
 ): StickerStep {
-  let clip = 0;
-  const tasks = micro.map(({ task, batch }) => ({
-    task,
-    clipLosses: result.clipLosses.slice(clip, (clip += batch.clips)),
-  }));
+  let first = 0;
+  const tasks = micro.map(({ task, batch }) => {
+    const clipLosses = result.clipLosses.slice(first, first + batch.clips);
+    first += batch.clips;
+    return { task, clipLosses };
+  });
   return {
     number,
     steps,

@@ -1,0 +1,182 @@
+/**
+ * The sampling loop around the network: from noise to clips, with guidance, for any number of clips at once.
+ *
+ * As published, a batch goes through the network with the unconditional text first; the native pass shares what does not
+ * depend on the text. Where the text is dropped both halves would be equal, so guidance is left out.
+ */
+
+import { Random } from '../data/random.js';
+import { DuetError } from '../errors.js';
+import type { Dfgn } from '../models/dfgn.js';
+import type { PredictionBatch } from '../native.js';
+import { Ddim } from './samplers/ddim.js';
+import { DpmSolver } from './samplers/dpm-solver.js';
+import { type Sampler, type Spacing, sample } from './samplers/sampler.js';
+import { NoiseSchedule } from './samplers/schedule.js';
+import { stickerStream } from './streams.js';
+import type { CaptionInput } from './text-source.js';
+
+export const SAMPLERS = ['dpm-solver', 'ddim'] as const;
+export type SamplerName = (typeof SAMPLERS)[number];
+
+export interface SamplingOptions {
+  /** Default `dpm-solver` (DPM-Solver++ 2M); `ddim` is the published one. */
+  sampler?: SamplerName;
+  /** Evaluations of the network. Default 25 for dpm-solver, 50 for ddim. */
+  steps?: number;
+  /** DDIM's share of fresh noise, 0 to 1. Default 0. */
+  eta?: number;
+  spacing?: Spacing;
+  /** Strength of the text; 1 leaves out the unconditional pass. Default 4. */
+  guidance?: number;
+  /** Of the initial noise. Default 0. */
+  seed?: number;
+}
+
+export interface DenoisingInput {
+  clips: number;
+  /** Of the network's space. */
+  height: number;
+  width: number;
+  /** [clips, channels, frames, height, width], zeros where nothing is given */
+  imageLatents: Float32Array;
+  /** [clips, frames]; absent: all frames are real */
+  frameMask?: Uint8Array;
+  /** Of `clips` texts; absent: the text is dropped. */
+  text?: CaptionInput;
+  /** Of `clips` texts, for guidance; absent: zero states, as the network saw them where the text was dropped. */
+  negative?: CaptionInput;
+}
+
+export interface DenoisingHooks {
+  /** The clip as the network sees it after a step, x0: for previews. */
+  onStep?: (original: () => Float32Array, index: number, steps: number) => void | Promise<void>;
+  signal?: AbortSignal | undefined;
+}
+
+export async function denoise(
+  network: Dfgn,
+  input: DenoisingInput,
+  options: SamplingOptions = {},
+  hooks: DenoisingHooks = {},
+): Promise<Float32Array> {
+  const { guidance = 4, seed = 0 } = options;
+  if (!Number.isFinite(guidance)) {
+    throw new DuetError('INVALID_ARGUMENT', `Expected a finite number for guidance but received ${guidance}`);
+  }
+  const schedule = new NoiseSchedule();
+  const sampler = samplerOf(schedule, options);
+  const guided = input.text !== undefined && guidance !== 1;
+  const texts = textsOf(network, input, guided);
+  const { clips, height, width, imageLatents } = input;
+  const initial = new Random(seed, stickerStream('initial', 0)).normals(imageLatents.length);
+  const { onStep, signal } = hooks;
+  let output: Float32Array = initial;
+  const predict = async (current: Float32Array, timestep: number): Promise<Float32Array> => {
+    const batch = {
+      clips,
+      height,
+      width,
+      ...texts,
+      noisyLatents: current,
+      imageLatents,
+      timesteps: new Float32Array(clips).fill(timestep),
+      ...(input.frameMask && { frameMask: input.frameMask }),
+    } as PredictionBatch;
+    output = await network.predict(batch, guided ? guidance : undefined);
+    return output;
+  };
+  let before = initial;
+  return sample(sampler, initial, predict, {
+    noise: (length, index) => new Random(seed, stickerStream('initial', index + 1)).normals(length),
+    ...(signal && { signal }),
+    onStep: async (current, index, timestep) => {
+      const noisy = before;
+      before = current;
+      const original = () => originalOf(schedule, noisy, output, timestep);
+      await onStep?.(original, index, sampler.timesteps.length);
+    },
+  });
+}
+
+function samplerOf(schedule: NoiseSchedule, options: SamplingOptions): Sampler {
+  const { sampler = 'dpm-solver', steps, eta, spacing } = options;
+  const common = { ...(steps !== undefined && { steps }), ...(spacing !== undefined && { spacing }) };
+  switch (sampler) {
+    case 'ddim':
+      return new Ddim(schedule, { ...common, ...(eta !== undefined && { eta }) });
+    case 'dpm-solver':
+      if (eta) {
+        throw new DuetError(
+          'INVALID_ARGUMENT',
+          `Expected eta 0 for dpm-solver but received ${eta}; use ddim`,
+        );
+      }
+      return new DpmSolver(schedule, { steps: 25, spacing: 'log-snr', ...common });
+    default:
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected one of ${SAMPLERS.join(', ')} for the sampler but received ${String(sampler)}`,
+      );
+  }
+}
+
+/** x0 = (x - sqrt(1 - a) e) / sqrt(a) */
+function originalOf(
+  schedule: NoiseSchedule,
+  noisy: Float32Array,
+  output: Float32Array,
+  timestep: number,
+): Float32Array {
+  const alpha = schedule.alphaAt(timestep);
+  const [keep, spread] = [Math.sqrt(alpha), Math.sqrt(1 - alpha)];
+  return noisy.map((value, i) => (value - spread * (output[i] as number)) / keep);
+}
+
+/** The texts of a pass; with guidance the unconditional ones first. */
+function textsOf(
+  network: Dfgn,
+  { clips, text, negative }: DenoisingInput,
+  guided: boolean,
+): CaptionInput & { dropText?: Uint8Array } {
+  if (!text) return emptyStates(network, clips, { textTokens: 1, t5Tokens: 1 });
+  if (!guided) return text;
+  if (negative) return joined(negative, text);
+  if (text.tokens === undefined) return joined(emptyStates(network, clips, text), text);
+  // The network's own text encoder: any text will do where its states are dropped.
+  const dropText = Uint8Array.from({ length: 2 * clips }, (_, index) => (index < clips ? 1 : 0));
+  return { ...joined(text, text), dropText };
+}
+
+function emptyStates(
+  { config }: Dfgn,
+  clips: number,
+  { textTokens, t5Tokens = 1 }: { textTokens: number; t5Tokens?: number },
+): CaptionInput {
+  const text = new Float32Array(clips * textTokens * config.cross_attention_dim);
+  if (config.t5_dim === null) return { textTokens, text };
+  return { textTokens, text, t5Tokens, t5: new Float32Array(clips * t5Tokens * config.t5_dim) };
+}
+
+function joined(first: CaptionInput, second: CaptionInput): CaptionInput {
+  if (first.textTokens !== second.textTokens || first.t5Tokens !== second.t5Tokens) {
+    throw new DuetError('INVALID_ARGUMENT', 'Expected texts of equal numbers of tokens for guidance');
+  }
+  const both = (a?: Float32Array, b?: Float32Array) => {
+    if (!a || !b) return undefined;
+    const out = new Float32Array(a.length + b.length);
+    out.set(a);
+    out.set(b, a.length);
+    return out;
+  };
+  const text = both(first.text, second.text);
+  const t5 = both(first.t5, second.t5);
+  const tokens =
+    first.tokens && second.tokens ? Int32Array.from([...first.tokens, ...second.tokens]) : undefined;
+  return {
+    textTokens: second.textTokens,
+    ...(text && { text }),
+    ...(tokens && { tokens }),
+    ...(t5 && second.t5Tokens !== undefined && { t5, t5Tokens: second.t5Tokens }),
+  };
+}

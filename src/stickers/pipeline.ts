@@ -1,0 +1,214 @@
+/**
+ * Stickers from a trained network: from a prompt, a picture, or any given frames (RDTF, arXiv 2503.17735).
+ *
+ * What is asked for follows from what is given: a prompt alone is text-to-sticker, frames without a prompt drop the text as
+ * picture-to-sticker does in training, frames and a prompt are interpolation or prediction, depending on where they are.
+ */
+
+import { DuetError, throwIfAborted } from '../errors.js';
+import { StickerCheckpoints } from './checkpoints.js';
+import { type DenoisingHooks, denoise, type SamplingOptions } from './denoising.js';
+import { type GivenFrame, knownFrames } from './known-frames.js';
+import { openParts, type Parts, readPipeline, type SavedPipeline } from './parts.js';
+import { Sticker } from './sticker.js';
+import { applyMasks } from './tasks.js';
+
+export interface PipelineOptions {
+  device?: 'cpu';
+  compute?: 'fp32' | 'bf16';
+  /** 0 (default) takes one per physical processor. */
+  threads?: number;
+}
+
+export interface GenerateOptions extends SamplingOptions {
+  /** Absent or empty: the text is dropped. */
+  prompt?: string;
+  /** What the sticker should not show. Absent: no text, as the network saw it where the text was dropped. */
+  negativePrompt?: string;
+  /** Given frames by position: pictures of any size, or files. */
+  keep?: Readonly<Record<number, GivenFrame>>;
+  /** Frames of the sticker, up to the network's. Default: as many as the network has. */
+  frames?: number;
+  /** Put given frames back exactly, as the network only follows them. Default true. */
+  restoreGiven?: boolean;
+  /** Milliseconds a frame. Default 100. */
+  delay?: number;
+  /** Times it is played; 0 (default) = for ever. */
+  loop?: number;
+  signal?: AbortSignal;
+  /** Told every `previewEvery` steps what the sticker would look like. */
+  onPreview?: (sticker: Sticker, step: number, steps: number) => void | Promise<void>;
+  /** Default 5. */
+  previewEvery?: number;
+  /** Told after every step. */
+  onStep?: (step: number, steps: number) => void;
+}
+
+export class StickerPipeline {
+  readonly settings: SavedPipeline;
+  /** Steps the network was trained for. */
+  readonly trainedSteps: number;
+  readonly parts: Parts;
+
+  private constructor(settings: SavedPipeline, trainedSteps: number, parts: Parts) {
+    this.settings = settings;
+    this.trainedSteps = trainedSteps;
+    this.parts = parts;
+  }
+
+  /**
+   * Opens the newest checkpoint of a training's run folder, with the moving averages of its weights where they are kept.
+   * @throws DuetError NOT_FOUND when the folder has no pipeline or no checkpoint; as the parts' own `fromPretrained`
+   */
+  static async load(runDir: string, options: PipelineOptions = {}): Promise<StickerPipeline> {
+    const { device = 'cpu', compute = 'fp32', threads = 0 } = options;
+    const settings = await readPipeline(runDir);
+    const { step, file } = await StickerCheckpoints.weightsOf(runDir);
+    const parts = await openParts({ ...settings, device, compute, threads, runDir });
+    try {
+      await parts.network.load(file);
+      return new StickerPipeline(settings, step, parts);
+    } catch (error) {
+      parts.dispose();
+      throw error;
+    }
+  }
+
+  /** Frames the network makes at once. */
+  get frames(): number {
+    return this.settings.network.num_frames;
+  }
+
+  /**
+   * Makes one sticker. The same options give the same one.
+   * @throws DuetError INVALID_ARGUMENT for impossible options, CANCELLED
+   */
+  async generate(options: GenerateOptions = {}): Promise<Sticker> {
+    const { keep = {}, frames = this.frames, prompt = '', negativePrompt, restoreGiven = true } = options;
+    const { size, channels } = this.settings;
+    if (!Number.isInteger(frames) || frames < 1 || frames > this.frames) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected 1 to ${this.frames} frames (of the network) but received ${frames}`,
+      );
+    }
+    throwIfAborted(options.signal, 'Generating');
+    const all = this.frames;
+    const outside = Object.keys(keep).find((key) => Number(key) >= frames);
+    if (outside !== undefined) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected positions from 0 to ${frames - 1} in keep (frames of the sticker) but received ${outside}`,
+      );
+    }
+    const known = await knownFrames(keep, { frames: all, size, channels });
+    const shape = { channels, frames: all, height: size, width: size };
+    const finish = async (values: Float32Array, restore: boolean) => {
+      const clip = { clips: 1, frames: all, height: size, width: size };
+      const pictures = await this.parts.space.leave(values, clip, options.signal);
+      if (restore) putBack(pictures, known, channels, all);
+      const { delay, loop } = options;
+      const show = { frames, ...(delay !== undefined && { delay }), ...(loop !== undefined && { loop }) };
+      return Sticker.fromValues(pictures, shape, show);
+    };
+    const { onPreview, previewEvery = 5, onStep } = options;
+    const values = await this.denoise(
+      {
+        known: [known],
+        frames: [frames],
+        ...(prompt.trim() !== '' && { prompts: [prompt] }),
+        ...(negativePrompt !== undefined && { negativePrompts: [negativePrompt] }),
+      },
+      options,
+      {
+        signal: options.signal,
+        onStep: async (original, index, steps) => {
+          onStep?.(index + 1, steps);
+          if (onPreview && (index + 1) % previewEvery === 0 && index + 1 < steps)
+            await onPreview(await finish(original(), restoreGiven), index + 1, steps);
+        },
+      },
+    );
+    return finish(values, restoreGiven);
+  }
+
+  /**
+   * Several clips at once, in the network's space.
+   * @param input known frames, number of real frames and texts of each clip
+   * @returns [B, channels of the space, frames, height, width]
+   */
+  async denoise(
+    input: {
+      known: readonly { mask: Uint8Array; values: Float32Array }[];
+      frames: readonly number[];
+      prompts?: readonly string[];
+      negativePrompts?: readonly string[];
+    },
+    options: SamplingOptions = {},
+    hooks: DenoisingHooks = {},
+  ): Promise<Float32Array> {
+    const { network, space, text } = this.parts;
+    const { size } = this.settings;
+    const [clips, all] = [input.known.length, this.frames];
+    const values = new Float32Array(clips * (input.known[0]?.values.length ?? 0));
+    for (const [index, known] of input.known.entries()) values.set(known.values, index * known.values.length);
+    const shape = { clips, frames: all, height: size, width: size };
+    const samples = input.known.map((_, index) => ({
+      name: `${index}`,
+      path: `given:${index}`,
+      caption: '',
+    }));
+    // The mean of an autoencoder's distribution: no noise.
+    const latents = await space.enter(
+      { values, samples },
+      shape,
+      (length) => new Float32Array(length),
+      hooks.signal,
+    );
+    const frameMask = Uint8Array.from({ length: clips * all }, (_, i) =>
+      i % all < (input.frames[Math.floor(i / all)] as number) ? 1 : 0,
+    );
+    const given = Uint8Array.from(input.known.flatMap(({ mask }) => [...mask]));
+    const signal = { signal: hooks.signal };
+    return denoise(
+      network,
+      {
+        clips,
+        height: size / space.reduction,
+        width: size / space.reduction,
+        imageLatents: applyMasks(
+          latents,
+          { batch: clips, channels: space.channels, frames: all },
+          given.map((one, i) => one * (frameMask[i] as number)),
+        ),
+        frameMask,
+        ...(input.prompts && { text: await text.encode(input.prompts, signal) }),
+        ...(input.negativePrompts && { negative: await text.encode(input.negativePrompts, signal) }),
+      },
+      options,
+      hooks,
+    );
+  }
+
+  dispose(): void {
+    this.parts.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function putBack(
+  pictures: Float32Array,
+  known: { mask: Uint8Array; values: Float32Array },
+  channels: number,
+  frames: number,
+): void {
+  const pixels = pictures.length / (channels * frames);
+  for (let row = 0; row < channels * frames; row++) {
+    if (!known.mask[row % frames]) continue;
+    const piece = known.values.subarray(row * pixels, (row + 1) * pixels);
+    pictures.set(piece, row * pixels);
+  }
+}

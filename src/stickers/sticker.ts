@@ -1,0 +1,59 @@
+/** A finished sticker: its frames in RGBA, and how to save it. */
+
+import { native } from '../native.js';
+import type { Animation } from './animation.js';
+import {
+  type Exported,
+  type ExportOptions,
+  exportAnimation,
+  type StickerFormat,
+  saveAnimation,
+} from './export.js';
+
+export class Sticker implements Animation {
+  readonly width: number;
+  readonly height: number;
+  readonly rgba: Uint8Array;
+  readonly delays: readonly number[];
+  readonly loop: number;
+
+  constructor({ width, height, rgba, delays, loop }: Animation) {
+    this.width = width;
+    this.height = height;
+    this.rgba = rgba;
+    this.delays = delays;
+    this.loop = loop;
+  }
+
+  /**
+   * @param values [channels, frames, height, width] in -1 .. 1; with 4 channels the last is alpha
+   * @param frames the first frames that count
+   */
+  static async fromValues(
+    values: Float32Array,
+    shape: { channels: 3 | 4; frames: number; height: number; width: number },
+    { frames = shape.frames, delay = 100, loop = 0 }: { frames?: number; delay?: number; loop?: number } = {},
+  ): Promise<Sticker> {
+    const { channels, height, width } = shape;
+    const rgba = await native.framesFromValues(values, shape.frames, height, width, channels);
+    return new Sticker({
+      width,
+      height,
+      rgba: rgba.subarray(0, frames * width * height * 4),
+      delays: Array.from({ length: frames }, () => delay),
+      loop,
+    });
+  }
+
+  /** Writes a GIF, an animated WebP or a PNG strip, by the ending of the path. Returns what was given up for `maxBytes`. */
+  save(
+    path: string,
+    options: ExportOptions = {},
+  ): Promise<Omit<Exported, 'bytes'> & { path: string; bytes: number }> {
+    return saveAnimation(path, this, options);
+  }
+
+  async encode(format: StickerFormat, options: Omit<ExportOptions, 'format'> = {}): Promise<Uint8Array> {
+    return (await exportAnimation(this, { ...options, format })).bytes;
+  }
+}
