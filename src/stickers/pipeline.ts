@@ -155,7 +155,7 @@ export class StickerPipeline {
     const shape = { clips, frames: all, height: size, width: size };
     const samples = input.known.map((_, index) => ({
       name: `${index}`,
-      path: `given:${index}`,
+      path: '',
       caption: '',
     }));
     // The mean of an autoencoder's distribution: no noise.

@@ -22,7 +22,7 @@ export interface Space {
   /** Pixels of a picture for one of the network's, along each side. */
   readonly reduction: number;
   /**
-   * What the network learns from.
+   * What the network learns from. Clips of a path are encoded once; those of an empty one each time.
    * @param noise normal draws, as many as the result has; only spaces that sample look at them
    * @returns [B, channels, frames, h, w]
    */
@@ -107,7 +107,7 @@ export class LatentSpace implements Space {
           batch.values.subarray(index * each, (index + 1) * each),
           one,
         );
-        if (this.#held + moments.byteLength <= this.#cacheBytes) {
+        if (path !== '' && this.#held + moments.byteLength <= this.#cacheBytes) {
           this.#moments.set(path, moments);
           this.#held += moments.byteLength;
         }
