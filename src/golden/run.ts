@@ -13,6 +13,7 @@ import { adapterCases } from './cases/adapter.js';
 import { datStepCases } from './cases/dat-steps.js';
 import { imageProcessorCases, tokenizerCases } from './cases/data.js';
 import { dfgnCases } from './cases/dfgn.js';
+import { blockCases, stiLayerCases } from './cases/dfgn-layers.js';
 import { dfgnStepCases } from './cases/dfgn-steps.js';
 import { federationCases } from './cases/federation.js';
 import { klLossCases } from './cases/kl-loss.js';
@@ -28,6 +29,8 @@ const FINDERS: Record<string, Finder> = {
   federation: federationCases,
   image_processor: imageProcessorCases,
   tokenizer: tokenizerCases,
+  sti_layer: stiLayerCases,
+  blocks: blockCases,
   dfgn_tiny: dfgnCases,
   train_steps: dfgnStepCases,
   albef_tiny: async () => [skipped('albef_tiny', 'ALBEF is not in this version')],

@@ -2,8 +2,7 @@
  * train_steps: three steps of training from the weights of dfgn_tiny with stored noise and times. What goes into the network, its
  * predictions, losses, gradient norms and parameters.
  *
- * Tolerances are those the numbers come with: predictions 5e-5, 1e-3 and 2e-3 in steps 0, 1 and 2; losses 1e-5 in step 0 and 1e-4
- * later. In its first step AdamW moves every element by about the learning rate whatever the size of its
+ * Tolerances are those the numbers come with: predictions 5e-5, 1e-3 and 2e-3 in steps 0, 1 and 2; losses 1e-5. In its first step AdamW moves every element by about the learning rate whatever the size of its
  * gradient, so parameters are compared by the relative L2 distance of the change (1e-2) and by the share of elements
  * farther than 1e-5 from the reference (0.1 %), all tensors together.
  */
