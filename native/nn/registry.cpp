@@ -327,6 +327,7 @@ const OpTable& table() {
                 {"gradient_norm", runGradientNorm},
                 {"philox", runPhilox}};
     all.merge(pictureOps());
+    all.merge(blockOps());
     return all;
   }();
   return ops;

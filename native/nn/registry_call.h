@@ -166,5 +166,6 @@ using OpTable = std::map<std::string, std::function<void(Call&)>>;
 
 /// The ops on feature maps.
 OpTable pictureOps();
+OpTable blockOps();  // registry_blocks.cpp
 
 }  // namespace duet

@@ -44,95 +44,106 @@ Tensor repeated(Tape& tape, const Tensor& x, int64_t copies) {
   return y;
 }
 
-TransformerLayers::TransformerLayers(ParameterList& list, const std::string& name,
-                                     const TransformerShape& s)
-    : shape(s) {
-  const std::string block = name + "transformer_blocks.0.";
-  list.norm(name + "norm", norm, s.channels);
-  list.linear(name + "proj_in", projIn, s.inner, s.channels);
-  list.norm(block + "norm1", norm1, s.inner);
-  list.stacked(block + "attn1.", {"to_q", "to_k", "to_v"}, qkv1, s.inner, s.inner);
-  list.linear(block + "attn1.to_out.0", out1, s.inner, s.inner);
-  list.norm(block + "norm2", norm2, s.inner);
+TransformerBlock::TransformerBlock(ParameterList& list, const std::string& name, const TransformerShape& s)
+    : heads_(s.heads) {
+  list.norm(name + "norm1", norm1_, s.inner);
+  list.stacked(name + "attn1.", {"to_q", "to_k", "to_v"}, qkv1_, s.inner, s.inner);
+  list.linear(name + "attn1.to_out.0", out1_, s.inner, s.inner);
+  list.norm(name + "norm2", norm2_, s.inner);
   if (s.text > 0) {
-    list.linear(block + "attn2.to_q", q2, s.inner, s.inner, false);
-    list.stacked(block + "attn2.", {"to_k", "to_v"}, kv2, s.inner, s.text);
+    list.linear(name + "attn2.to_q", q2_, s.inner, s.inner, false);
+    list.stacked(name + "attn2.", {"to_k", "to_v"}, kv2_, s.inner, s.text);
   } else {
-    list.stacked(block + "attn2.", {"to_q", "to_k", "to_v"}, kv2, s.inner, s.inner);
+    list.stacked(name + "attn2.", {"to_q", "to_k", "to_v"}, kv2_, s.inner, s.inner);
   }
-  list.linear(block + "attn2.to_out.0", out2, s.inner, s.inner);
-  list.norm(block + "norm3", norm3, s.inner);
-  list.linear(block + "ff.net.0.proj", first, 8 * s.inner, s.inner);
-  list.linear(block + "ff.net.2", second, s.inner, 4 * s.inner);
-  list.linear(name + "proj_out", projOut, s.channels, s.inner);
+  list.linear(name + "attn2.to_out.0", out2_, s.inner, s.inner);
+  list.norm(name + "norm3", norm3_, s.inner);
+  list.linear(name + "ff.net.0.proj", first_, 8 * s.inner, s.inner);
+  list.linear(name + "ff.net.2", second_, s.inner, 4 * s.inner);
 }
 
-Var TransformerLayers::enter(Context& c, const Var& x, const PictureGrid& grid, bool acrossFrames) {
-  GroupNormOptions options;
-  options.groups = shape.groups;
-  options.epsilon = kGroupEpsilon;
-  options.acrossFrames = acrossFrames;
-  options.outType = c.compute;
-  return linear(c, groupNorm(c, x, grid, norm.gamma, norm.beta, options), projIn.use, &projIn.bias);
+Var TransformerBlock::feed(Context& c, const Var& x) {
+  return gatedFeedForward(c, normed(c, x, norm3_), first_.use, &first_.bias, second_.use, &second_.bias, x);
 }
 
-Var TransformerLayers::leave(Context& c, const Var& hidden, const Var& x) {
-  const Var out = gatedFeedForward(c, normed(c, hidden, norm3), first.use, &first.bias, second.use,
-                                   &second.bias, hidden);
-  return projected(c, cast(c, out, c.compute), projOut, x);
-}
-
-Var SpatialTransformer::keysAndValues(Context& c, TextTokens& text) {
+Var TransformerBlock::keysAndValues(Context& c, TextTokens& text) {
   const bool keeping = text.kept && !c.tape.recording();
   if (keeping) {
     const auto found = text.kept->find(this);
     if (found != text.kept->end()) return {found->second, -1};
   }
-  const Var kv = linear(c, cast(c, text.states, c.compute), layers_.kv2.use, nullptr, inComputeType(c));
+  const Var kv = linear(c, cast(c, text.states, c.compute), kv2_.use, nullptr, inComputeType(c));
   if (keeping) text.kept->emplace(this, kv.value);
   return kv;
 }
 
-Var SpatialTransformer::forward(Context& c, const Var& x, PictureGrid& grid, TextTokens& text) {
-  TransformerLayers& l = layers_;
-  Var residual = x;
-  Var h = l.enter(c, x, grid, false);
-  {
-    const Var qkv = linear(c, normed(c, h, l.norm1), l.qkv1.use, nullptr, inComputeType(c));
-    const Var attended =
-        selfAttention(c, qkv, evenly(grid.pictures(), grid.pixels(), grid.pixels(), l.shape.heads), 0.0f);
-    h = projected(c, attended, l.out1, h);
-  }
-  Var q = linear(c, normed(c, h, l.norm2), l.q2.use, nullptr, inComputeType(c));
+Var TransformerBlock::attendOwn(Context& c, const Var& x, const PictureGrid& grid) {
+  const Var qkv = linear(c, normed(c, x, norm1_), qkv1_.use, nullptr, inComputeType(c));
+  const auto pictures = evenly(grid.pictures(), grid.pixels(), grid.pixels(), heads_);
+  return projected(c, selfAttention(c, qkv, pictures, 0.0f), out1_, x);
+}
+
+Var TransformerBlock::spatial(Context& c, const Var& x, PictureGrid& grid, TextTokens& text) {
+  Var h = attendOwn(c, x, grid);
+  Var q = linear(c, normed(c, h, norm2_), q2_.use, nullptr, inComputeType(c));
   if (text.clips != grid.clips) {
     const int64_t copies = text.clips / grid.clips;
     require(!c.tape.recording() && text.clips == copies * grid.clips, "Expected the text of ", grid.clips,
             " clips but received ", text.clips);
     q = {repeated(c.tape, q.value, copies), -1};
     h = {repeated(c.tape, h.value, copies), -1};
-    residual = {repeated(c.tape, residual.value, copies), -1};
     grid.clips = text.clips;
   }
   {
-    const int64_t rows = grid.frames * grid.pixels();
-    const Var attended = crossAttention(c, q, keysAndValues(c, text),
-                                        evenly(grid.clips, rows, text.tokens, l.shape.heads), 0.0f);
+    const auto clips = evenly(grid.clips, grid.frames * grid.pixels(), text.tokens, heads_);
+    const Var attended = crossAttention(c, q, keysAndValues(c, text), clips, 0.0f);
     q = Var{};
-    h = projected(c, attended, l.out2, h);
+    h = projected(c, attended, out2_, h);
   }
-  return l.leave(c, h, residual);
+  return feed(c, h);
+}
+
+Var TransformerBlock::temporal(Context& c, const Var& x, const PictureGrid& grid, const uint8_t* keep) {
+  Var h = x;
+  const auto attend = [&](NormLayer& norm, LinearLayer& qkv, LinearLayer& out) {
+    const Var stacked = linear(c, normed(c, h, norm), qkv.use, nullptr, inComputeType(c));
+    h = projected(c, temporalAttention(c, stacked, grid, heads_, keep), out, h);
+  };
+  attend(norm1_, qkv1_, out1_);
+  attend(norm2_, kv2_, out2_);
+  return feed(c, h);
+}
+
+TransformerEnds::TransformerEnds(ParameterList& list, const std::string& name, const TransformerShape& s)
+    : groups(s.groups) {
+  list.norm(name + "norm", norm, s.channels);
+  list.linear(name + "proj_in", projIn, s.inner, s.channels);
+  list.linear(name + "proj_out", projOut, s.channels, s.inner);
+}
+
+Var TransformerEnds::enter(Context& c, const Var& x, const PictureGrid& grid, bool acrossFrames) {
+  GroupNormOptions options;
+  options.groups = groups;
+  options.epsilon = kGroupEpsilon;
+  options.acrossFrames = acrossFrames;
+  options.outType = c.compute;
+  return linear(c, groupNorm(c, x, grid, norm.gamma, norm.beta, options), projIn.use, &projIn.bias);
+}
+
+Var TransformerEnds::leave(Context& c, const Var& hidden, const Var& x) {
+  return projected(c, cast(c, hidden, c.compute), projOut, x);
+}
+
+Var SpatialTransformer::forward(Context& c, const Var& x, PictureGrid& grid, TextTokens& text) {
+  const int64_t clips = grid.clips;
+  const Var h = block_.spatial(c, ends_.enter(c, x, grid, false), grid, text);
+  if (grid.clips == clips) return ends_.leave(c, h, x);
+  return ends_.leave(c, h, Var{repeated(c.tape, x.value, grid.clips / clips), -1});
 }
 
 Var TemporalTransformer::forward(Context& c, const Var& x, const PictureGrid& grid, const uint8_t* keep) {
-  TransformerLayers& l = layers_;
-  Var h = l.enter(c, zeroHiddenFrames(c, x, grid, keep), grid, true);
-  const auto attend = [&](NormLayer& norm, LinearLayer& qkv, LinearLayer& out) {
-    const Var stacked = linear(c, normed(c, h, norm), qkv.use, nullptr, inComputeType(c));
-    h = projected(c, temporalAttention(c, stacked, grid, l.shape.heads, keep), out, h);
-  };
-  attend(l.norm1, l.qkv1, l.out1);
-  attend(l.norm2, l.kv2, l.out2);
-  return l.leave(c, h, x);
+  const Var h = ends_.enter(c, zeroHiddenFrames(c, x, grid, keep), grid, true);
+  return ends_.leave(c, block_.temporal(c, h, grid, keep), x);
 }
 
 TemporalEncoder::TemporalEncoder(ParameterList& list, const std::string& name, int64_t width, int64_t heads,

@@ -29,45 +29,64 @@ struct TransformerShape {
   int64_t text = 0;  // width of the text states; spatial only
 };
 
-/// What both transformers have around attn2.
-struct TransformerLayers {
-  TransformerLayers(ParameterList& list, const std::string& name, const TransformerShape& shape);
+/// h += attn1(LN(h)); h += attn2(LN(h)); h += GEGLU(LN(h))
+class TransformerBlock {
+ public:
+  TransformerBlock(ParameterList& list, const std::string& name, const TransformerShape& shape);
 
+  /// Sequences are pictures; attn2 reads the text. See SpatialTransformer for `grid`.
+  Var spatial(Context& context, const Var& x, PictureGrid& grid, TextTokens& text);
+  /// Sequences are pixels over the frames.
+  Var temporal(Context& context, const Var& x, const PictureGrid& grid, const uint8_t* keep);
+
+ private:
+  Var keysAndValues(Context& context, TextTokens& text);
+  Var attendOwn(Context& context, const Var& x, const PictureGrid& grid);
+  Var feed(Context& context, const Var& x);
+
+  int64_t heads_;
+  NormLayer norm1_, norm2_, norm3_;
+  LinearLayer qkv1_, out1_;
+  LinearLayer q2_, kv2_, out2_;  // temporal: kv2 holds q, k and v, q2 is not there
+  LinearLayer first_, second_;
+};
+
+/// What both transformers have around their block.
+struct TransformerEnds {
+  TransformerEnds(ParameterList& list, const std::string& name, const TransformerShape& shape);
   Var enter(Context& context, const Var& x, const PictureGrid& grid, bool acrossFrames);
   Var leave(Context& context, const Var& hidden, const Var& x);
 
-  TransformerShape shape;
-  NormLayer norm, norm1, norm2, norm3;
+  int64_t groups;
+  NormLayer norm;
   LinearLayer projIn, projOut;
-  LinearLayer qkv1, out1;
-  LinearLayer q2, kv2, out2;  // temporal: kv2 holds q, k and v, q2 is not there
-  LinearLayer first, second;
 };
 
 class SpatialTransformer {
  public:
   SpatialTransformer(ParameterList& list, const std::string& name, const TransformerShape& shape)
-      : layers_(list, name, shape) {}
+      : ends_(list, name, shape), block_(list, name + "transformer_blocks.0.", shape) {}
 
   /// @param grid when the text has several times as many clips (guidance), every clip is repeated where the text
   /// first matters and the grid afterwards says so; only in passes without recording
   Var forward(Context& context, const Var& x, PictureGrid& grid, TextTokens& text);
 
  private:
-  Var keysAndValues(Context& context, TextTokens& text);
-  TransformerLayers layers_;
+  TransformerEnds ends_;
+  TransformerBlock block_;
 };
 
 class TemporalTransformer {
  public:
   TemporalTransformer(ParameterList& list, const std::string& name, const TransformerShape& shape)
-      : layers_(list, name, shape) {}
+      : ends_(list, name, shape), block_(list, name + "transformer_blocks.0.", shape) {}
 
   /// @param keep null, or one byte a clip and frame: hidden frames are no keys and enter the norm as zeros
   Var forward(Context& context, const Var& x, const PictureGrid& grid, const uint8_t* keep = nullptr);
 
  private:
-  TransformerLayers layers_;
+  TransformerEnds ends_;
+  TransformerBlock block_;
 };
 
 /// The block over the image latents: x += attn(LN(x)); x += W2 gelu(W1 x). Few channels, always in f32.

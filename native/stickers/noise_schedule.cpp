@@ -13,13 +13,14 @@ std::vector<float> cumulativeAlphas(const NoiseScheduleOptions& o) {
   const auto first = static_cast<float>(std::sqrt(o.betaStart)), last = static_cast<float>(std::sqrt(o.betaEnd));
   const float stride = o.steps > 1 ? (last - first) / static_cast<float>(o.steps - 1) : 0.0f;
   std::vector<float> left(static_cast<size_t>(o.steps));
-  float product = 1.0f;
+  double product = 1.0;
   for (int64_t i = 0; i < o.steps; ++i) {
     // Counted from the nearer end, so that both ends are met exactly.
-    const float root = i < o.steps / 2 ? first + stride * static_cast<float>(i)
-                                       : last - stride * static_cast<float>(o.steps - 1 - i);
-    product *= 1.0f - root * root;
-    left[static_cast<size_t>(i)] = product;
+    const float root = i < o.steps / 2 ? std::fma(stride, static_cast<float>(i), first)
+                                       : std::fma(-stride, static_cast<float>(o.steps - 1 - i), last);
+    const float beta = root * root;
+    product *= 1.0f - beta;
+    left[static_cast<size_t>(i)] = static_cast<float>(product);
   }
   return left;
 }

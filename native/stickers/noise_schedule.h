@@ -11,7 +11,7 @@ struct NoiseScheduleOptions {
   double betaStart = 0.00085, betaEnd = 0.012;  // scaled linear: the roots grow evenly
 };
 
-/// alpha-bar: the running product of 1 - beta, in fp32 as published.
+/// alpha-bar: the running product of 1 - beta, as PyTorch rounds it: fp32 roots and betas, the product in double.
 std::vector<float> cumulativeAlphas(const NoiseScheduleOptions& options);
 
 }  // namespace duet

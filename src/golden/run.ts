@@ -13,8 +13,10 @@ import { adapterCases } from './cases/adapter.js';
 import { datStepCases } from './cases/dat-steps.js';
 import { imageProcessorCases, tokenizerCases } from './cases/data.js';
 import { ddimCases } from './cases/ddim.js';
-import { encoderCases } from './cases/encoders.js';
 import { dfgnCases } from './cases/dfgn.js';
+import { blockCases, stiLayerCases } from './cases/dfgn-layers.js';
+import { dfgnStepCases } from './cases/dfgn-steps.js';
+import { encoderCases } from './cases/encoders.js';
 import { federationCases } from './cases/federation.js';
 import { frameCases } from './cases/frames.js';
 import { klLossCases } from './cases/kl-loss.js';
@@ -36,7 +38,10 @@ const FINDERS: Record<string, Finder> = {
   curriculum: curriculumCases,
   ddim: ddimCases,
   frames: frameCases,
+  sti_layer: stiLayerCases,
+  blocks: blockCases,
   dfgn_tiny: dfgnCases,
+  train_steps: dfgnStepCases,
   albef_tiny: async () => [skipped('albef_tiny', 'ALBEF is not in this version')],
 };
 
