@@ -4,6 +4,7 @@
 #include "binding/convert.h"
 #include "binding/exports.h"
 #include "binding/job.h"
+#include "data/gif.h"
 
 namespace duet::binding {
 
@@ -64,6 +65,21 @@ Napi::Value framesFromValues(const Napi::CallbackInfo& info) {
   return startJob(
       info.Env(), {.lane = Lane::files, .held = {given.value}},
       [=] { return duet::framesFromValues(values, frames, height, width, channels); }, fromBytes);
+}
+
+Napi::Value encodeGif(const Napi::CallbackInfo& info) {
+  const Named pixels = argument(info, 0, "rgba");
+  const int width = toSide(argument(info, 1, "width")), height = toSide(argument(info, 2, "height"));
+  std::vector<int> delays;
+  for (const Named& delay : toList(argument(info, 3, "delays")))
+    delays.push_back(static_cast<int>(toInteger(delay, 0, 65535)));
+  const int plays = static_cast<int>(toInteger(argument(info, 4, "plays"), 0, 65535));
+  const int colors = static_cast<int>(toInteger(argument(info, 5, "colors"), 1, 255));
+  const auto rgba = toBytes(pixels);
+  return startJob(
+      info.Env(), {.lane = Lane::files, .held = {pixels.value}},
+      [=, delays = std::move(delays)] { return duet::encodeGif(rgba, width, height, delays, plays, colors); },
+      fromBytes);
 }
 
 }  // namespace duet::binding

@@ -512,6 +512,18 @@ export interface NativeAddon {
     width: number,
     channels: number,
   ): Promise<Uint8Array>;
+  /**
+   * An animated GIF of frames that have at most 255 opaque colours, merged to `colors`; delays in 1/100 s; plays 0 = for
+   * ever.
+   */
+  encodeGif(
+    rgba: Uint8Array,
+    width: number,
+    height: number,
+    delays: number[],
+    plays: number,
+    colors: number,
+  ): Promise<Uint8Array>;
   /** fp32: acc += value * weight, set after set, from 0. */
   weightedAverage(sets: Float32Array[], weights: number[]): Promise<Float32Array>;
   /**
@@ -633,6 +645,7 @@ export const native: NativeAddon = {
   compositeOnWhite: (rgba, keepAlpha) => guarded(() => load().compositeOnWhite(rgba, keepAlpha)),
   stackClips: (...given) => guarded(() => load().stackClips(...given)),
   framesFromValues: (...given) => guarded(() => load().framesFromValues(...given)),
+  encodeGif: (...given) => guarded(() => load().encodeGif(...given)),
   weightedAverage: (sets, weights) => guarded(() => load().weightedAverage(sets, weights)),
   runOp: (name, inputs, attributes, gradOutput) =>
     guarded(() => load().runOp(name, inputs, attributes, gradOutput)),

@@ -150,6 +150,7 @@ const fine: Record<string, unknown[]> = {
   compositeOnWhite: [new Uint8Array(16), true],
   stackClips: [[{ strip: new Uint8Array(12), frames: 1 }], 2, 2, 2, 3],
   framesFromValues: [new Float32Array(24), 2, 2, 2, 3],
+  encodeGif: [new Uint8Array(32), 2, 2, [5, 5], 0, 16],
   weightedAverage: [[new Float32Array(2)], [1]],
   runOp: ['softmax', { x: { dtype: 'f32', shape: [1, 2], data: new Float32Array(2) } }, {}, undefined],
   opNames: [],

@@ -35,12 +35,12 @@ async function isFolder(path: string): Promise<boolean> {
 }
 
 /** Writes beside, flushes to the disk, renames. */
-export async function writeAtomic(path: string, text: string): Promise<void> {
+export async function writeAtomic(path: string, content: string | Uint8Array): Promise<void> {
   const beside = `${path}.partial-${process.pid}`;
   try {
     const file = await open(beside, 'w');
     try {
-      await file.writeFile(text);
+      await file.writeFile(content);
       await file.sync();
     } finally {
       await file.close();

@@ -64,7 +64,7 @@ export interface StickerBatch {
   realFrames: number;
 }
 
-export interface BatchOptions {
+export interface StickerBatchOptions {
   batchSize: number;
   seed: number;
   /** Number of the first batch, for resuming. Default 0. */
@@ -251,7 +251,7 @@ export class StickerDataset {
    * that turn out bad make their batch smaller; a batch of bad ones only is left out.
    * @throws DuetError CANCELLED, CORRUPT when no sticker at all can be used
    */
-  async *batches(options: BatchOptions): AsyncGenerator<StickerBatch, void, undefined> {
+  async *batches(options: StickerBatchOptions): AsyncGenerator<StickerBatch, void, undefined> {
     const { batchSize, seed, first = 0, count = Number.POSITIVE_INFINITY, prefetch = 2, signal } = options;
     for (const [name, value] of Object.entries({ batchSize, first, prefetch })) {
       const least = name === 'batchSize' ? 1 : 0;

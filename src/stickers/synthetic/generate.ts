@@ -1,0 +1,67 @@
+/** Draws the stickers of `drawings.ts`: in memory, or as a folder that `StickerDataset.fromFolder` reads. */
+
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { DuetError, throwIfAborted } from '../../errors.js';
+import { makeFolder, writeAtomic } from '../../run/files.js';
+import type { Animation } from '../animation.js';
+import { encodeWebp } from '../encode.js';
+import { DRAWINGS, type Drawing } from './drawings.js';
+
+export interface DrawOptions {
+  /** Pixels a side. Default 64. */
+  size?: number;
+  /** Frames of the loop. Default 12. */
+  frames?: number;
+  /** Milliseconds a frame. Default 100. */
+  delayMs?: number;
+}
+
+/** One loop of a drawing on a transparent background. */
+export async function drawSticker(
+  drawing: Drawing,
+  { size = 64, frames = 12, delayMs = 100 }: DrawOptions = {},
+): Promise<Animation> {
+  for (const [name, value, most] of [
+    ['size', size, 1024],
+    ['frames', frames, 256],
+  ] as const) {
+    if (!Number.isInteger(value) || value < 1 || value > most) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected integer between 1 and ${most} for ${name} but received ${value}`,
+      );
+    }
+  }
+  const bytes = size * size * 4;
+  const rgba = new Uint8Array(bytes * frames);
+  for (let frame = 0; frame < frames; frame++) {
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${size}" height="${size}" viewBox="0 0 100 100">${drawing.draw(frame / frames)}</svg>`;
+    rgba.set(await sharp(Buffer.from(svg)).ensureAlpha().raw().toBuffer(), frame * bytes);
+  }
+  return { width: size, height: size, rgba, delays: new Array(frames).fill(delayMs), loop: 0 };
+}
+
+/**
+ * Writes all drawings as animated WebP with `captions.jsonl` into a folder.
+ * @returns the number of stickers
+ */
+export async function generateStickers(
+  folder: string,
+  options: DrawOptions & { signal?: AbortSignal } = {},
+): Promise<number> {
+  await makeFolder(folder, `make the folder ${folder} for drawn stickers`);
+  const lines: string[] = [];
+  for (const drawing of DRAWINGS) {
+    throwIfAborted(options.signal, 'Drawing stickers');
+    const { name, caption } = drawing;
+    const file = `${name}.webp`;
+    await writeAtomic(
+      join(folder, file),
+      await encodeWebp(await drawSticker(drawing, options), { lossless: true }),
+    );
+    lines.push(`${JSON.stringify({ file, caption })}\n`);
+  }
+  await writeAtomic(join(folder, 'captions.jsonl'), lines.join(''));
+  return DRAWINGS.length;
+}
