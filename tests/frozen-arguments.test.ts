@@ -5,9 +5,11 @@ import { autoencoderShape } from '../src/models/autoencoder.js';
 import { addon, rejection } from './native-support.js';
 import { bertKind, t5Kind } from './support/encoder-folders.js';
 
-type Loose = Record<string, (...values: unknown[]) => Promise<unknown>> &
-  NativeTextEncoder &
-  NativeAutoencoderKl;
+type Method = 'load' | 'encode' | 'decode' | 'moments';
+type Loose = Record<Method, (...values: unknown[]) => Promise<unknown>> & {
+  memory(): unknown;
+  dispose(): void;
+};
 const construct = (name: 'TextEncoder' | 'AutoencoderKl', ...values: unknown[]): Loose => {
   const Class = addon[name] as unknown as new (...given: unknown[]) => Loose;
   return new Class(...values);
