@@ -14,10 +14,13 @@ import { goldenCommand } from './golden.js';
 import { infoCommand } from './info.js';
 import { pretrainCommand } from './pretrain.js';
 import { quickstartCommand } from './quickstart.js';
+import { stickersCommand } from './stickers.js';
 
 export function program(): Command {
   const duet = new Command('duet')
-    .description('Federated fine-tuning of vision-language models with dual-adapter teachers (FedDAT).')
+    .description(
+      'Trains what Node could not: federated vision-language models (FedDAT) and animated stickers (RDTF).',
+    )
     .version(packageVersion())
     .showHelpAfterError('(--help shows the options)')
     .exitOverride();
@@ -26,6 +29,7 @@ export function program(): Command {
     dataCommand(),
     pretrainCommand(),
     federateCommand(),
+    stickersCommand(),
     goldenCommand(),
     infoCommand(),
   ];
