@@ -23,6 +23,16 @@ export {
 } from './data/image-processor.js';
 export { decodePicture, type Picture } from './data/pictures.js';
 export { Random, shuffledOrder } from './data/random.js';
+export type { StickerSample } from './data/stickers/captions.js';
+export type { Clip, ClipSpec } from './data/stickers/clip.js';
+export {
+  type StickerBatch,
+  type StickerBatchOptions,
+  type StickerCounts,
+  StickerDataset,
+  type StickerOptions,
+} from './data/stickers/dataset.js';
+export type { AnimationLimits, StickerSkipReason } from './data/stickers/limits.js';
 export {
   generateSynthetic,
   type SyntheticOptions,
@@ -97,5 +107,42 @@ export {
   type PretrainingProgress,
 } from './pretraining/pretraining.js';
 export { packageVersion } from './run/versions.js';
+export type { Animation } from './stickers/animation.js';
 export { CaptionVocabulary, type CaptionVocabularyOptions } from './stickers/caption-vocabulary.js';
+export { AdaptiveCurriculum, type AdaptiveOptions } from './stickers/curriculum/adaptive.js';
+export { CURRICULUM_NAMES, type CurriculumName } from './stickers/curriculum/by-name.js';
+export type { Curriculum, CurriculumState } from './stickers/curriculum/curriculum.js';
+export { DifficultyAdaptiveCurriculum } from './stickers/curriculum/difficulty-adaptive.js';
+export { StaticCurriculum, type ThreeWeights } from './stickers/curriculum/static.js';
+export { UniformCurriculum } from './stickers/curriculum/uniform.js';
+export { type ContactSheetOptions, contactSheet } from './stickers/encode.js';
+export { type BaselineName, baseline } from './stickers/evaluation/baselines.js';
+export { type FeatureStatistics, featureStatistics, frechetDistance } from './stickers/evaluation/frechet.js';
+export { type ClipShape, frameDifferenceError, psnr, ssim } from './stickers/evaluation/metrics.js';
+export {
+  type FeatureExtractor,
+  OnnxFeatures,
+  type OnnxFeaturesOptions,
+} from './stickers/evaluation/onnx-features.js';
+export {
+  type Exported,
+  type ExportOptions,
+  exportAnimation,
+  type StickerFormat,
+  saveAnimation,
+} from './stickers/export.js';
+export { type KeyFrameMethod, keyFrames } from './stickers/key-frames.js';
+export { Ddim, type DdimOptions } from './stickers/samplers/ddim.js';
+export { DpmSolver, type DpmSolverOptions } from './stickers/samplers/dpm-solver.js';
+export {
+  guide,
+  type SampleOptions,
+  type Sampler,
+  type Spacing,
+  sample,
+} from './stickers/samplers/sampler.js';
+export { NoiseSchedule, type NoiseScheduleOptions } from './stickers/samplers/schedule.js';
+export { DRAWINGS, type Drawing } from './stickers/synthetic/drawings.js';
+export { type DrawOptions, drawSticker, generateStickers } from './stickers/synthetic/generate.js';
+export { type Condition, conditionMasks, drawCondition, TASKS, type Task } from './stickers/tasks.js';
 export { readSafetensors, systemInfo, writeSafetensors } from './system.js';

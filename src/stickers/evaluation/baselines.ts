@@ -1,0 +1,58 @@
+/**
+ * What needs no network: filling unknown frames with the nearest known one, or with a blend of the two around them. A
+ * network is worth something where it does better.
+ */
+
+import { DuetError } from '../../errors.js';
+import type { ClipShape } from './metrics.js';
+
+export type BaselineName = 'nearest' | 'blend';
+
+/**
+ * Fills the frames whose mask is 0.
+ * @param clip [channels, frames, height, width]; unknown frames are not read
+ * @param mask [frames], 1 on known frames; at least one
+ * @returns a new clip; known frames as they are. `nearest` takes the earlier one of two at the same distance, `blend`
+ *   mixes by distance between two known frames and repeats the nearest outside of them
+ */
+export function baseline(
+  name: BaselineName,
+  clip: Float32Array,
+  shape: ClipShape,
+  mask: ArrayLike<number>,
+): Float32Array {
+  const known = Array.from({ length: shape.frames }, (_, frame) => frame).filter(
+    (frame) => mask[frame] === 1,
+  );
+  if (known.length === 0) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      'Expected at least 1 known frame for a baseline but received none',
+    );
+  }
+  const plane = shape.height * shape.width;
+  const out = clip.slice();
+  for (let frame = 0; frame < shape.frames; frame++) {
+    if (mask[frame] === 1) continue;
+    const before = known.filter((one) => one < frame).at(-1);
+    const after = known.find((one) => one > frame);
+    const share = shareOfAfter(name, frame, before, after);
+    for (let channel = 0; channel < shape.channels; channel++) {
+      const at = (one: number) => (channel * shape.frames + one) * plane;
+      for (let i = 0; i < plane; i++) {
+        const earlier = clip[at(before ?? frame) + i] as number;
+        const later = clip[at(after ?? frame) + i] as number;
+        out[at(frame) + i] =
+          share === 0 ? earlier : share === 1 ? later : earlier + share * (later - earlier);
+      }
+    }
+  }
+  return out;
+}
+
+function shareOfAfter(name: BaselineName, frame: number, before?: number, after?: number): number {
+  if (before === undefined) return 1;
+  if (after === undefined) return 0;
+  if (name === 'nearest') return frame - before <= after - frame ? 0 : 1;
+  return (frame - before) / (after - before);
+}

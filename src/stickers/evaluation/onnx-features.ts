@@ -1,0 +1,116 @@
+/**
+ * Features of clips from an ONNX model of the user's choice, e.g. I3D for FVD, through the optional package
+ * onnxruntime-node (`npm install onnxruntime-node`).
+ */
+
+import { DuetError, messageOf } from '../../errors.js';
+import type { ClipShape } from './metrics.js';
+
+/** Turns clips into one feature vector each. */
+export interface FeatureExtractor {
+  /** @param clips values in [-1, 1], each [channels, frames, height, width] */
+  extract(clips: readonly Float32Array[], shape: ClipShape): Promise<Float32Array[]>;
+}
+
+export interface OnnxFeaturesOptions {
+  /** Order of axes of the model's input. Default BCFHW. */
+  layout?: 'BCFHW' | 'BFCHW' | 'BFHWC';
+  /** Name of the input; default the model's first. */
+  input?: string;
+  /** Name of the output; default the model's first. */
+  output?: string;
+}
+
+/** What is used of onnxruntime-node. */
+interface Session {
+  inputNames: readonly string[];
+  outputNames: readonly string[];
+  run(feeds: Record<string, unknown>): Promise<Record<string, { data: unknown }>>;
+}
+interface Runtime {
+  InferenceSession: { create(path: string): Promise<Session> };
+  Tensor: new (type: 'float32', data: Float32Array, dims: number[]) => unknown;
+}
+
+export class OnnxFeatures implements FeatureExtractor {
+  readonly #runtime: Runtime;
+  readonly #session: Session;
+  readonly #options: OnnxFeaturesOptions;
+
+  private constructor(runtime: Runtime, session: Session, options: OnnxFeaturesOptions) {
+    this.#runtime = runtime;
+    this.#session = session;
+    this.#options = options;
+  }
+
+  /** @throws DuetError UNSUPPORTED when onnxruntime-node is not installed, CORRUPT when the model cannot be loaded */
+  static async load(path: string, options: OnnxFeaturesOptions = {}): Promise<OnnxFeatures> {
+    const runtime = await loadRuntime();
+    try {
+      return new OnnxFeatures(runtime, await runtime.InferenceSession.create(path), options);
+    } catch (error) {
+      throw new DuetError('CORRUPT', `Cannot load the ONNX model ${path}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** One clip at a time. The model takes [1, ...] float32 and gives one row. */
+  async extract(clips: readonly Float32Array[], shape: ClipShape): Promise<Float32Array[]> {
+    const {
+      layout = 'BCFHW',
+      input = this.#session.inputNames[0],
+      output = this.#session.outputNames[0],
+    } = this.#options;
+    if (input === undefined || output === undefined) {
+      throw new DuetError('CORRUPT', 'Expected an ONNX model with an input and an output but it has none');
+    }
+    const features: Float32Array[] = [];
+    for (const clip of clips) {
+      const { data, dims } = arranged(clip, shape, layout);
+      const results = await this.#session.run({ [input]: new this.#runtime.Tensor('float32', data, dims) });
+      const found = results[output]?.data;
+      if (!(found instanceof Float32Array)) {
+        throw new DuetError('UNSUPPORTED', `Expected float32 in the output ${output} of the ONNX model`);
+      }
+      features.push(Float32Array.from(found));
+    }
+    return features;
+  }
+}
+
+async function loadRuntime(): Promise<Runtime> {
+  // Not a literal: the package is optional, and so are its types.
+  const name = 'onnxruntime-node';
+  try {
+    return (await import(name)) as Runtime;
+  } catch (error) {
+    throw new DuetError(
+      'UNSUPPORTED',
+      `Features from an ONNX model need the package ${name}, which is not there; run: npm install ${name}`,
+      { cause: error },
+    );
+  }
+}
+
+/** The clip with its axes in the order of the layout. */
+export function arranged(
+  clip: Float32Array,
+  { channels, frames, height, width }: ClipShape,
+  layout: NonNullable<OnnxFeaturesOptions['layout']>,
+): { data: Float32Array; dims: number[] } {
+  const sizes = { B: 1, C: channels, F: frames, H: height, W: width };
+  const dims = [...layout].map((axis) => sizes[axis as keyof typeof sizes]);
+  if (layout === 'BCFHW') return { data: clip, dims };
+  const plane = height * width;
+  const data = new Float32Array(clip.length);
+  for (let channel = 0; channel < channels; channel++) {
+    for (let frame = 0; frame < frames; frame++) {
+      const source = clip.subarray((channel * frames + frame) * plane).subarray(0, plane);
+      if (layout === 'BFCHW') data.set(source, (frame * channels + channel) * plane);
+      else
+        for (let i = 0; i < plane; i++) data[(frame * plane + i) * channels + channel] = source[i] as number;
+    }
+  }
+  return { data, dims };
+}
