@@ -115,8 +115,9 @@ Var SpatialTransformer::forward(Context& c, const Var& x, PictureGrid& grid, Tex
   }
   {
     const int64_t rows = grid.frames * grid.pixels();
-    const Var attended = crossAttention(c, q, keysAndValues(c, text),
-                                        evenly(grid.clips, rows, text.tokens, l.shape.heads), 0.0f);
+    const auto layout = evenly(grid.clips, rows, text.tokens, l.shape.heads);
+    if (text.visible) layout->keyMask = *text.visible;
+    const Var attended = crossAttention(c, q, keysAndValues(c, text), layout, 0.0f);
     q = Var{};
     h = projected(c, attended, l.out2, h);
   }
