@@ -17,6 +17,7 @@ constexpr int64_t kMostPixels = 8192;
 constexpr int64_t kMostFrames = 1024;
 constexpr int64_t kMostChannels = 64;
 constexpr int64_t kMostClips = 65536;
+constexpr int64_t kMostWords = int64_t{1} << 20;
 
 template <typename T>
 std::vector<T> copied(std::span<const T> values) {
@@ -31,6 +32,10 @@ std::span<const float> floatsOf(const Named& named, std::vector<Napi::Value>& he
 
 std::span<const float> floatsIfGiven(const Named& named, std::vector<Napi::Value>& held) {
   return named.given() ? floatsOf(named, held) : std::span<const float>{};
+}
+
+std::vector<int32_t> intsIfGiven(const Named& named) {
+  return named.given() ? copied(toInts(named)) : std::vector<int32_t>{};
 }
 
 std::vector<uint8_t> bytesIfGiven(const Named& named) {
@@ -94,6 +99,11 @@ DfgnConfig toDfgnConfig(const Named& named) {
   constexpr StiVariant variants[] = {StiVariant::interaction, StiVariant::semantic, StiVariant::detail};
   config.sti = variants[toChoice(property(named, "sti"), {"interaction", "semantic", "detail"})];
   config.maskPadding = toBoolean(property(named, "maskPadding"));
+  if (const Named encoder = property(named, "captionEncoder"); encoder.given()) {
+    const auto of = [&](const char* key, int64_t most) { return toInteger(property(encoder, key), 1, most); };
+    config.captionEncoder = CaptionEncoderConfig{of("vocabSize", kMostWords), of("maxLength", kMostWidth),
+                                                 of("layers", kMostLayers), of("heads", kMostWidth)};
+  }
   config.validate();
   return config;
 }
@@ -142,13 +152,15 @@ DenoisingInput toDenoisingInput(const Named& named, std::vector<Napi::Value>& he
   const Named text = property(named, "text"), t5 = property(named, "t5");
   const Named timesteps = property(named, "timesteps"), frameMask = property(named, "frameMask");
   const Named infoMask = property(named, "infoMask"), dropText = property(named, "dropText");
-  if (timesteps.given()) input.timesteps = copied(toInts(timesteps));
+  const Named tokens = property(named, "tokens");
+  input.timesteps = intsIfGiven(timesteps);
+  input.tokens = intsIfGiven(tokens);
   input.frameMask = bytesIfGiven(frameMask);
   input.infoMask = bytesIfGiven(infoMask);
   input.dropText = bytesIfGiven(dropText);
   input.batch.latents = floatsOf(latents, held);
   input.batch.noise = floatsIfGiven(noise, held);
-  input.batch.text = floatsOf(text, held);
+  input.batch.text = floatsIfGiven(text, held);
   input.batch.t5 = floatsIfGiven(t5, held);
   return input;
 }
@@ -156,6 +168,7 @@ DenoisingInput toDenoisingInput(const Named& named, std::vector<Napi::Value>& he
 DenoisingBatch DenoisingInput::view() const {
   DenoisingBatch result = batch;
   result.timesteps = timesteps;
+  result.tokens = tokens;
   result.frameMask = frameMask;
   result.infoMask = infoMask;
   result.dropText = dropText;
@@ -168,18 +181,23 @@ PredictionInput toPredictionInput(const Named& named, std::vector<Napi::Value>& 
   const Named noisy = property(named, "noisyLatents"), image = property(named, "imageLatents");
   const Named text = property(named, "text"), t5 = property(named, "t5");
   const Named timesteps = property(named, "timesteps"), frameMask = property(named, "frameMask");
+  const Named tokens = property(named, "tokens"), dropText = property(named, "dropText");
+  input.tokens = intsIfGiven(tokens);
   input.frameMask = bytesIfGiven(frameMask);
+  input.dropText = bytesIfGiven(dropText);
   input.batch.noisyLatents = floatsOf(noisy, held);
   input.batch.imageLatents = floatsOf(image, held);
   input.batch.timesteps = floatsOf(timesteps, held);
-  input.batch.text = floatsOf(text, held);
+  input.batch.text = floatsIfGiven(text, held);
   input.batch.t5 = floatsIfGiven(t5, held);
   return input;
 }
 
 PredictionBatch PredictionInput::view() const {
   PredictionBatch result = batch;
+  result.tokens = tokens;
   result.frameMask = frameMask;
+  result.dropText = dropText;
   return result;
 }
 

@@ -16,7 +16,7 @@ StickerSession::Part toPart(const Named& named);
 /// where they are and must be held.
 struct DenoisingInput {
   DenoisingBatch batch;
-  std::vector<int32_t> timesteps;
+  std::vector<int32_t> timesteps, tokens;
   std::vector<uint8_t> frameMask, infoMask, dropText;
 
   DenoisingBatch view() const;
@@ -25,7 +25,8 @@ DenoisingInput toDenoisingInput(const Named& named, std::vector<Napi::Value>& he
 
 struct PredictionInput {
   PredictionBatch batch;
-  std::vector<uint8_t> frameMask;
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> frameMask, dropText;
 
   PredictionBatch view() const;
 };

@@ -191,6 +191,8 @@ export interface DfgnShape {
   sti: 'interaction' | 'semantic' | 'detail';
   /** Hides padded frames everywhere, so that their content influences nothing. */
   maskPadding: boolean;
+  /** A text encoder of the network's own, trained with it; its states have textWidth columns. */
+  captionEncoder?: { vocabSize: number; maxLength: number; layers: number; heads: number };
 }
 
 interface DfgnBatch {
@@ -198,11 +200,15 @@ interface DfgnBatch {
   height: number;
   width: number;
   textTokens: number;
-  /** [clips * textTokens * textWidth] */
-  text: Float32Array;
+  /** [clips * textTokens * textWidth], states of an encoder outside of the network */
+  text?: Float32Array;
+  /** [clips * textTokens], instead of `text`: ids for the network's own caption encoder; 0 is padding */
+  tokens?: Int32Array;
   t5Tokens?: number;
   /** [clips * t5Tokens * t5Width]; needed by networks with a t5Width */
   t5?: Float32Array;
+  /** [clips], 1 where zeros take the place of the text after its encoder; of predictions one for every text */
+  dropText?: Uint8Array;
   /** [clips * frames], 1 on real frames; absent: all are. */
   frameMask?: Uint8Array;
 }
@@ -217,8 +223,6 @@ export interface DenoisingBatch extends DfgnBatch {
   timesteps?: Int32Array;
   /** [frames] or [clips * frames], 1 on frames given as a condition; absent: none. */
   infoMask?: Uint8Array;
-  /** [clips], 1 where the text is replaced by zeros after its encoder. */
-  dropText?: Uint8Array;
 }
 
 /** Clips for one pass without learning. */

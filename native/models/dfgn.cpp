@@ -69,10 +69,28 @@ Var Dfgn::embedTime(Context& c, const DfgnInputs& inputs) {
   return inputs.copies == 1 ? x : Var{repeated(c.tape, x.value, inputs.copies), -1};
 }
 
+/// Those given, or what the caption encoder makes of the captions: once for all passes that keep its output.
+Var Dfgn::textStates(Context& c, const DfgnInputs& inputs) {
+  if (!inputs.captions.given()) return inputs.text;
+  const bool keeping = inputs.kept && !c.tape.recording();
+  if (keeping) {
+    const auto found = inputs.kept->find(captionEncoder_.get());
+    if (found != inputs.kept->end()) return {found->second, -1};
+  }
+  const Var states = captionEncoder_->forward(c, inputs.captions);
+  if (inputs.trace)
+    inputs.trace->add("caption_encoder", states,
+                      {inputs.captions.captions, inputs.captions.length, config_.textWidth});
+  if (keeping) inputs.kept->emplace(captionEncoder_.get(), states.value);
+  return states;
+}
+
 /// The T5 tokens, projected, then the others.
 TextTokens Dfgn::tokens(Context& c, const DfgnInputs& inputs) {
   const int64_t clips = inputs.grid.clips * inputs.copies, all = inputs.t5Tokens + inputs.textTokens;
-  TextTokens text{inputs.text, clips, all, inputs.kept};
+  TextTokens text{textStates(c, inputs), clips, all, inputs.kept, nullptr};
+  if (inputs.captions.given())
+    text.visible = std::make_shared<std::vector<uint8_t>>(inputs.captions.visible(inputs.t5Tokens));
   if (config_.t5Width == 0) return text;
   Var t5 = linear(c, cast(c, inputs.t5, c.compute), t5First_.use, &t5First_.bias,
                   {Activation::silu, nullptr, c.compute});
@@ -81,8 +99,7 @@ TextTokens Dfgn::tokens(Context& c, const DfgnInputs& inputs) {
     inputs.trace->add("context_T5_clip_embedding", t5, {clips, inputs.t5Tokens, config_.textWidth});
   Var joined{c.tape.arena().zeros({clips * all, config_.textWidth}), -1};
   joined = addRows(c, joined, t5, tokenRows(clips, inputs.t5Tokens, 0, all));
-  text.states =
-      addRows(c, joined, inputs.text, tokenRows(clips, inputs.textTokens, inputs.t5Tokens, all));
+  text.states = addRows(c, joined, text.states, tokenRows(clips, inputs.textTokens, inputs.t5Tokens, all));
   return text;
 }
 
@@ -143,8 +160,9 @@ Var Dfgn::runLayer(Context& c, Pass& pass, DfgnLayer& layer, const Var& x, const
   if (joins) inputs.push_back(skip);
   return checkpoint(c, inputs,
                     [this, &layer, grid = pass.grid, clips = pass.text.clips, tokens = pass.text.tokens,
-                     keep = pass.keep, joins](Context& inner, const std::vector<Var>& in) {
-                      TextTokens text{in[2], clips, tokens, nullptr};
+                     visible = pass.text.visible, keep = pass.keep,
+                     joins](Context& inner, const std::vector<Var>& in) {
+                      TextTokens text{in[2], clips, tokens, nullptr, visible};
                       PictureGrid here = grid;
                       return layerBody(inner, layer, joins ? concatColumns(inner, in[0], in[3]) : in[0], here,
                                        in[1], text, keep, nullptr);

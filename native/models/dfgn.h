@@ -38,6 +38,7 @@ struct DfgnInputs {
   Var noisy, image;            // f32, rows x channels
   std::vector<float> times;    // one a clip
   Var text;                    // f32, clips * textTokens x textWidth; for guidance several times the clips
+  CaptionTokens captions;      // instead of text, for the network's own encoder
   Var t5;                      // f32, clips * t5Tokens x t5Width; undefined without
   int64_t textTokens = 0, t5Tokens = 0;
   int64_t copies = 1;          // texts a clip; more than 1 only without recording
@@ -86,6 +87,7 @@ class Dfgn {
  private:
   struct Pass;
   Var embedTime(Context& context, const DfgnInputs& inputs);
+  Var textStates(Context& context, const DfgnInputs& inputs);
   TextTokens tokens(Context& context, const DfgnInputs& inputs);
   Var embedInputs(Context& context, DfgnInputs& inputs);
   Var runLayer(Context& context, Pass& pass, DfgnLayer& layer, const Var& x, const Var& skip);
@@ -105,6 +107,7 @@ class Dfgn {
   std::unique_ptr<TemporalTransformer> transformerIn_;
   std::vector<DfgnBlock> down_, up_;
   DfgnBlock middle_;
+  std::unique_ptr<CaptionEncoder> captionEncoder_;  // none unless configured
 };
 
 }  // namespace duet

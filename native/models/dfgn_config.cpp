@@ -26,6 +26,7 @@ void DfgnConfig::validate() const {
     require(width % headSize == 0, "Expected blockChannels divisible by headSize (", headSize,
             ") but received ", width);
   }
+  if (captionEncoder) captionEncoder->validate(textWidth);
   require(blockChannels.front() % 2 == 0,
           "Expected an even first width of blockChannels (sines and cosines of the time) but received ",
           blockChannels.front());

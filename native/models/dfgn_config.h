@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "models/caption_encoder.h"
 #include "nn/sti_layer.h"
 
 namespace duet {
@@ -20,6 +22,7 @@ struct DfgnConfig {
   int64_t frames = 8;
   StiVariant sti = StiVariant::interaction;
   bool maskPadding = false;
+  std::optional<CaptionEncoderConfig> captionEncoder;  // its own text encoder, of states of textWidth
 
   int64_t levels() const { return static_cast<int64_t>(blockChannels.size()); }
   int64_t timeWidth() const { return 4 * blockChannels.front(); }

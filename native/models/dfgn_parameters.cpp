@@ -56,6 +56,8 @@ Dfgn::Dfgn(const DfgnConfig& config, uint64_t seed, bool initialise)
   makeBlocks();
   list_.norm("conv_norm_out", normOut_, first);
   list_.convolution("conv_out", convOut_, c, first, 3);
+  if (config_.captionEncoder)
+    captionEncoder_ = std::make_unique<CaptionEncoder>(list_, *config_.captionEncoder, d);
 }
 
 void Dfgn::makeLayer(DfgnBlock& block, int64_t in, int64_t out, bool transformers) {

@@ -124,6 +124,14 @@ void ParameterList::constant(const std::string& name, Parameter& parameter, cons
   if (initialise_) std::fill_n(parameter.f32(), parameter.value.elements(), value);
 }
 
+void ParameterList::normal(const std::string& name, Parameter& parameter, const Shape& shape,
+                           float deviation) {
+  allocate(name, parameter, shape);
+  publish(name, parameter, shape);
+  const Philox generator{seed_, draws_++};
+  if (initialise_) fillNormal(parameter.f32(), parameter.value.elements(), deviation, generator);
+}
+
 const PublishedParameter& ParameterList::find(const std::string& name) const {
   const auto found = byName_.find(name);
   if (found == byName_.end())

@@ -65,6 +65,8 @@ class ParameterList {
   /// Uniform within 1 / sqrt(fanIn), PyTorch's start of linear and convolution layers.
   void uniform(const std::string& name, Parameter& parameter, const Shape& shape, int64_t fanIn);
   void constant(const std::string& name, Parameter& parameter, const Shape& shape, float value);
+  /// Normal around 0, for tables of embeddings.
+  void normal(const std::string& name, Parameter& parameter, const Shape& shape, float deviation);
 
   const std::vector<PublishedParameter>& all() const { return list_; }
   bool has(const std::string& name) const { return byName_.count(name) != 0; }

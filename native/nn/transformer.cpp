@@ -95,8 +95,9 @@ Var TransformerBlock::spatial(Context& c, const Var& x, PictureGrid& grid, TextT
     grid.clips = text.clips;
   }
   {
-    const auto clips = evenly(grid.clips, grid.frames * grid.pixels(), text.tokens, heads_);
-    const Var attended = crossAttention(c, q, keysAndValues(c, text), clips, 0.0f);
+    const auto layout = evenly(grid.clips, grid.frames * grid.pixels(), text.tokens, heads_);
+    if (text.visible) layout->keyMask = *text.visible;
+    const Var attended = crossAttention(c, q, keysAndValues(c, text), layout, 0.0f);
     q = Var{};
     h = projected(c, attended, out2_, h);
   }

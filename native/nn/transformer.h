@@ -8,7 +8,9 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "nn/context.h"
 #include "nn/parameter_list.h"
@@ -22,6 +24,8 @@ struct TextTokens {
   int64_t clips = 0, tokens = 0;
   /// Where passes without recording keep a layer's keys and values for the next pass with the same text.
   std::map<const void*, Tensor>* kept = nullptr;
+  /// Null, or one byte a token: what is padding is no key.
+  std::shared_ptr<const std::vector<uint8_t>> visible;
 };
 
 struct TransformerShape {

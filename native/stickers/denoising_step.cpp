@@ -6,6 +6,7 @@
 #include "core/philox.h"
 #include "ops/kernels.h"
 #include "stickers/latents.h"
+#include "stickers/texts.h"
 
 namespace duet {
 
@@ -25,23 +26,6 @@ void expectSize(const char* what, size_t received, int64_t expected) {
 
 bool endsWith(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
-}
-
-/// A text of clips x tokens x width, zeros where it is dropped.
-Tensor textRows(Arena& arena, const char* what, std::span<const float> values, int64_t clips, int64_t tokens,
-                int64_t width, std::span<const uint8_t> drop) {
-  require(tokens >= 1, "Expected at least one token of ", what, " but received ", tokens);
-  expectSize(what, values.size(), clips * tokens * width);
-  const Tensor rows = arena.empty({clips * tokens, width});
-  const int64_t each = tokens * width;
-  for (int64_t clip = 0; clip < clips; ++clip) {
-    float* to = rows.f32() + clip * each;
-    if (!drop.empty() && drop[static_cast<size_t>(clip)])
-      std::fill_n(to, each, 0.0f);
-    else
-      std::copy_n(values.data() + clip * each, each, to);
-  }
-  return rows;
 }
 
 }  // namespace
@@ -132,7 +116,6 @@ DenoisingTraining::Prepared DenoisingTraining::prepare(const DenoisingBatch& bat
   const PictureGrid grid{batch.clips, config.frames, batch.height, batch.width};
   const int64_t pictures = grid.pictures(), values = grid.pixels() * config.channels;
   expectSize("latents", batch.latents.size(), pictures * values);
-  if (!batch.dropText.empty()) expectSize("dropText", batch.dropText.size(), batch.clips);
 
   Prepared p;
   draw(p, batch, step, micro);
@@ -176,15 +159,10 @@ DenoisingTraining::Prepared DenoisingTraining::prepare(const DenoisingBatch& bat
   p.inputs.noisy = {noisy, -1};
   p.inputs.image = {image, -1};
   p.inputs.times.assign(p.times.begin(), p.times.end());
-  p.inputs.textTokens = batch.textTokens;
-  p.inputs.text = {textRows(*arena, "text", batch.text, batch.clips, batch.textTokens, config.textWidth,
-                            batch.dropText),
-                   -1};
-  if (config.t5Width > 0) {
-    p.inputs.t5Tokens = batch.t5Tokens;
-    p.inputs.t5 = {
-        textRows(*arena, "t5", batch.t5, batch.clips, batch.t5Tokens, config.t5Width, batch.dropText), -1};
-  }
+  require(batch.text.empty() || !config.captionEncoder,
+          "Expected tokens for training a network with a caption_encoder but received text");
+  takeTexts(p.inputs, {batch.textTokens, batch.t5Tokens, batch.text, batch.tokens, batch.t5, batch.dropText},
+            config, *arena, false);
   if (config.maskPadding) p.inputs.keep = p.real;
   p.inputs.checkpoint = options.checkpoint;
   return p;

@@ -27,6 +27,7 @@ struct DenoisingBatch {
   std::span<const float> noise;        // the same, or empty: drawn
   std::span<const int32_t> timesteps;  // B, or empty: drawn
   std::span<const float> text;         // B x textTokens x textWidth
+  std::span<const int32_t> tokens;     // B x textTokens, instead of text: for the network's caption encoder
   std::span<const float> t5;           // B x t5Tokens x t5Width
   std::span<const uint8_t> frameMask;  // B x F, or empty: all frames are real
   std::span<const uint8_t> infoMask;   // F or B x F, or empty: no frame is given

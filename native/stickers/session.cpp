@@ -6,6 +6,7 @@
 #include "io/safetensors.h"
 #include "ops/kernels.h"
 #include "stickers/latents.h"
+#include "stickers/texts.h"
 
 namespace duet {
 
@@ -13,7 +14,8 @@ namespace {
 
 using FloatsByName = std::map<std::string, std::vector<float>>;
 
-bool same(std::span<const float> a, const std::vector<float>& b) {
+template <typename T>
+bool same(std::span<const T> a, const std::vector<T>& b) {
   return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin());
 }
 
@@ -51,6 +53,8 @@ struct StickerSession::State {
   // Keys and values of the text of the last prediction: they are the same in every step of a generation.
   std::map<const void*, Tensor> keysAndValues;
   std::vector<float> lastText, lastT5;
+  std::vector<int32_t> lastTokens;
+  std::vector<uint8_t> lastDrop;
 };
 
 Tensor& StickerSession::State::valuesOf(Parameter& p, Part part) const {
@@ -207,8 +211,12 @@ void StickerSession::swapAverages() {
 }
 
 void StickerSession::State::keepTexts(const PredictionBatch& batch) {
-  if (same(batch.text, lastText) && same(batch.t5, lastT5)) return;
+  if (same(batch.text, lastText) && same(batch.t5, lastT5) && same(batch.tokens, lastTokens) &&
+      same(batch.dropText, lastDrop))
+    return;
   keysAndValues.clear();
+  lastTokens.assign(batch.tokens.begin(), batch.tokens.end());
+  lastDrop.assign(batch.dropText.begin(), batch.dropText.end());
   lastText.assign(batch.text.begin(), batch.text.end());
   lastT5.assign(batch.t5.begin(), batch.t5.end());
 }
@@ -224,24 +232,8 @@ DfgnInputs StickerSession::State::inputsOf(const PredictionBatch& batch) {
   require(static_cast<int64_t>(batch.timesteps.size()) == batch.clips, "Expected ", batch.clips,
           " timesteps but received ", batch.timesteps.size());
   inputs.times.assign(batch.timesteps.begin(), batch.timesteps.end());
-  const auto texts = [&](const char* what, std::span<const float> values, int64_t tokens, int64_t width) {
-    const int64_t each = batch.clips * tokens * width, size = static_cast<int64_t>(values.size());
-    require(tokens >= 1 && size >= each && size % each == 0, "Expected ", batch.clips, " x ", tokens, " x ",
-            width, " values for ", what, " or a multiple but received ", size);
-    const int64_t copies = size / each;
-    require(inputs.textTokens == 0 || copies == inputs.copies, "Expected as many t5 texts as others but received ",
-            copies, " and ", inputs.copies, " a clip");
-    inputs.copies = copies;
-    const Tensor rows = arena->empty({copies * batch.clips * tokens, width});
-    std::copy(values.begin(), values.end(), rows.f32());
-    return Var{rows, -1};
-  };
-  inputs.text = texts("text", batch.text, batch.textTokens, config.textWidth);
-  inputs.textTokens = batch.textTokens;
-  if (config.t5Width > 0) {
-    inputs.t5 = texts("t5", batch.t5, batch.t5Tokens, config.t5Width);
-    inputs.t5Tokens = batch.t5Tokens;
-  }
+  takeTexts(inputs, {batch.textTokens, batch.t5Tokens, batch.text, batch.tokens, batch.t5, batch.dropText},
+            config, *arena, true);
   if (config.maskPadding && !batch.frameMask.empty()) {
     require(static_cast<int64_t>(batch.frameMask.size()) == inputs.grid.pictures(), "Expected ",
             inputs.grid.pictures(), " values for frameMask but received ", batch.frameMask.size());

@@ -20,6 +20,8 @@ struct PredictionBatch {
   std::span<const float> noisyLatents, imageLatents;  // B x C x F x H x W
   std::span<const float> timesteps;                   // B
   std::span<const float> text, t5;  // n * B texts; with n = 2 (guidance) all unconditional ones first
+  std::span<const int32_t> tokens;  // n * B captions instead of text, for the network's caption encoder
+  std::span<const uint8_t> dropText;   // n * B, 1 where zeros take the place of a text; or empty
   std::span<const uint8_t> frameMask;  // B x F, or empty; matters to networks that hide padding
 };
 

@@ -38,6 +38,17 @@ export const dfgnConfigSchema = z.looseObject({
   sti: z.enum(STI_VARIANTS).default('interaction'),
   /** Hide padded frames in all attention and zero them where frames are mixed (published: false). */
   mask_padding: z.boolean().default(false),
+  /** A text encoder of cross_attention_dim that is a part of the network and trained with it (published: none). */
+  caption_encoder: z
+    .strictObject({
+      vocab_size: z.int().min(2),
+      /** Most tokens of a caption. */
+      max_length: count,
+      num_layers: count,
+      num_heads: count,
+    })
+    .nullable()
+    .default(null),
 });
 
 export type DfgnConfig = z.output<typeof dfgnConfigSchema>;
@@ -88,6 +99,9 @@ export function dfgnConfig(value: DfgnConfigInput, source = 'DFGN config'): Dfgn
   if (Number(widths[0]) % 2 !== 0) refuse('an even first width in block_out_channels', widths[0]);
   if (config.out_channels !== undefined && config.out_channels !== config.in_channels)
     refuse(`out_channels equal to in_channels (${config.in_channels})`, config.out_channels);
+  const { caption_encoder: encoder, cross_attention_dim: width } = config;
+  if (encoder && width % encoder.num_heads !== 0)
+    refuse(`num_heads of caption_encoder that divide cross_attention_dim (${width})`, encoder.num_heads);
   refuseOtherBlocks(config, source);
   return config;
 }
@@ -139,6 +153,7 @@ function refuseOtherBlocks(config: DfgnConfig, source: string): void {
 
 /** The config as the native core takes it. */
 export function dfgnShape(config: DfgnConfig): DfgnShape {
+  const { caption_encoder: encoder } = config;
   return {
     channels: config.in_channels,
     blockChannels: config.block_out_channels,
@@ -150,5 +165,13 @@ export function dfgnShape(config: DfgnConfig): DfgnShape {
     frames: config.num_frames,
     sti: config.sti,
     maskPadding: config.mask_padding,
+    ...(encoder && {
+      captionEncoder: {
+        vocabSize: encoder.vocab_size,
+        maxLength: encoder.max_length,
+        layers: encoder.num_layers,
+        heads: encoder.num_heads,
+      },
+    }),
   };
 }
