@@ -4,6 +4,7 @@
 
 #include "nn/linear.h"
 #include "nn/row_products.h"
+#include "nn/winograd.h"
 #include "ops/kernels.h"
 
 namespace duet {
@@ -33,6 +34,11 @@ void gather(PatchGather call, const Tensor& x, int64_t row, int64_t rows, Tensor
   backend().convolution.gatherPatches(call);
 }
 
+const float* weightOf(const ConvolutionKernel& kernel) {
+  const Weights& weights = kernel.weights;
+  return weights.parameter->f32() + weights.firstRow * weights.in();
+}
+
 /// The right-hand side of dx = patches(dy) W' in the compute type. It lives for one backward pass.
 struct ExchangedKernel {
   Tensor plain;
@@ -43,9 +49,8 @@ struct ExchangedKernel {
       : plain(tape.empty({kernel.size * kernel.size * kernel.out(), kernel.in()})),
         k(plain.dim(0)),
         n(kernel.in()) {
-    const Weights& weights = kernel.weights;
-    backend().convolution.exchangeKernel(weights.parameter->f32() + weights.firstRow * weights.in(),
-                                         plain.f32(), kernel.out(), kernel.size * kernel.size, n);
+    backend().convolution.exchangeKernel(weightOf(kernel), plain.f32(), kernel.out(),
+                                         kernel.size * kernel.size, n);
     if (compute == DType::f32) return;
     packed = backend().product.pack({plain.raw(), DType::f32, n, false}, k, n, compute);
     plain = Tensor{};
@@ -118,7 +123,13 @@ Var convolution(Context& context, const Var& x, const PictureGrid& grid, Convolu
 
   Tensor y = tape.empty({rows, kernel.out()}, options.outType);
   const PatchGather geometry = patchesOf(grid, outGrid, kernel.size, options);
-  {
+  const bool winograd =
+      compute == DType::f32 && options.stride == 1 && WinogradKernel::pays(grid, kernel.in(), kernel.out());
+  if (winograd) {
+    WinogradKernel(tape, weightOf(kernel), kernel.out(), kernel.in())
+        .forward(grid, x.value.f32(), bias ? bias->f32() : nullptr,
+                 options.residual ? options.residual->value.f32() : nullptr, y.f32());
+  } else {
     Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, compute);
     const float* residual = options.residual ? options.residual->value.f32() : nullptr;
     for (int64_t row = 0; row < rows; row += kRowChunk) {
@@ -136,42 +147,55 @@ Var convolution(Context& context, const Var& x, const PictureGrid& grid, Convolu
   const int slot = x.slot;
   const Tensor input = trainable(kernel.weights) ? x.value : Tensor{};
   const Shape inputShape{x.value.rowCount(), x.value.columns()};
-  tape.record([&tape, made, residualSlot, slot, input, inputShape, geometry, compute, bias, &kernel] {
-    Tensor dy = tape.take(made);
-    if (!dy.defined()) return;
-    tape.give(residualSlot, dy);
-    if (trainable(bias)) biasGradient(*bias, kernel.weights.firstRow, dy);
-    if (dy.dtype() != compute) {
-      Tensor converted = tape.empty(dy.shape(), compute);
-      backend().elementwise.convert(dy.raw(), dy.dtype(), converted.raw(), compute, dy.elements());
-      dy = converted;
-    }
-    const int64_t rows = dy.rowCount();
-    if (trainable(kernel.weights)) {
-      bool accumulate = beginWeightGradient(kernel.weights);
-      Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, compute);
-      for (int64_t row = 0; row < rows; row += kRowChunk, accumulate = true) {
-        const int64_t count = std::min(kRowChunk, rows - row);
-        gather(geometry, input, row, count, patches);
-        weightGradientRows(dy, row, patches, 0, kernel.weights, count, accumulate);
-      }
-    }
-    if (slot < 0) return;
-    const ExchangedKernel exchanged(tape, kernel, compute);
-    PatchGather back = geometry;
-    std::swap(back.height, back.outHeight);
-    std::swap(back.width, back.outWidth);
-    back.transposed = true;
-    bool accumulate;
-    const Tensor dx = tape.target(slot, inputShape, compute, accumulate);
-    const int64_t inputRows = inputShape[0];
-    Tensor patches = tape.empty({std::min(inputRows, kRowChunk), exchanged.k}, compute);
-    for (int64_t row = 0; row < inputRows; row += kRowChunk) {
-      const int64_t count = std::min(kRowChunk, inputRows - row);
-      gather(back, dy, row, count, patches);
-      exchanged.multiply(patches, count, dx, row, accumulate);
-    }
-  });
+  tape.record(
+      [&tape, made, residualSlot, slot, input, inputShape, grid, geometry, compute, winograd, bias, &kernel] {
+        Tensor dy = tape.take(made);
+        if (!dy.defined()) return;
+        tape.give(residualSlot, dy);
+        if (trainable(bias)) biasGradient(*bias, kernel.weights.firstRow, dy);
+        if (dy.dtype() != compute) {
+          Tensor converted = tape.empty(dy.shape(), compute);
+          backend().elementwise.convert(dy.raw(), dy.dtype(), converted.raw(), compute, dy.elements());
+          dy = converted;
+        }
+        const int64_t rows = dy.rowCount();
+        if (trainable(kernel.weights)) {
+          bool accumulate = beginWeightGradient(kernel.weights);
+          if (winograd) {
+            bool unused;
+            float* target = kernel.weights.parameter->gradientTarget(unused);
+            winogradKernelGradient(tape, grid, input.f32(), dy.f32(), kernel.out(), kernel.in(),
+                                   target + kernel.weights.firstRow * kernel.weights.in(), accumulate);
+          } else {
+            Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, compute);
+            for (int64_t row = 0; row < rows; row += kRowChunk, accumulate = true) {
+              const int64_t count = std::min(kRowChunk, rows - row);
+              gather(geometry, input, row, count, patches);
+              weightGradientRows(dy, row, patches, 0, kernel.weights, count, accumulate);
+            }
+          }
+        }
+        if (slot < 0) return;
+        bool accumulate;
+        const Tensor dx = tape.target(slot, inputShape, compute, accumulate);
+        if (winograd) {
+          WinogradKernel(tape, weightOf(kernel), kernel.out(), kernel.in())
+              .inputGradient(grid, dy.f32(), dx.f32(), accumulate);
+          return;
+        }
+        const ExchangedKernel exchanged(tape, kernel, compute);
+        PatchGather back = geometry;
+        std::swap(back.height, back.outHeight);
+        std::swap(back.width, back.outWidth);
+        back.transposed = true;
+        const int64_t inputRows = inputShape[0];
+        Tensor patches = tape.empty({std::min(inputRows, kRowChunk), exchanged.k}, compute);
+        for (int64_t row = 0; row < inputRows; row += kRowChunk) {
+          const int64_t count = std::min(kRowChunk, inputRows - row);
+          gather(back, dy, row, count, patches);
+          exchanged.multiply(patches, count, dx, row, accumulate);
+        }
+      });
   return result;
 }
 

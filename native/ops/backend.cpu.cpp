@@ -12,6 +12,7 @@ EmbeddingKernels embeddingKernels();
 LossKernels lossKernels();
 OptimizerKernels optimizerKernels();
 ConvolutionKernels convolutionKernels();
+WinogradKernels winogradKernels();
 GroupNormKernels groupNormKernels();
 ResampleKernels resampleKernels();
 TemporalAttentionKernels temporalAttentionKernels();
@@ -24,10 +25,11 @@ NoiseKernels noiseKernels();
 
 const Backend& makeBackend() {
   static const Backend backend{
-      DUET_TEXT(DUET_ISA),        productKernels(),     normKernels(),      activationKernels(),
-      attentionKernels(),         elementwiseKernels(), embeddingKernels(), lossKernels(),
-      optimizerKernels(),         convolutionKernels(), groupNormKernels(), resampleKernels(),
-      temporalAttentionKernels(), detailKernels(),      gatedKernels(),     noiseKernels()};
+      DUET_TEXT(DUET_ISA), productKernels(),           normKernels(),      activationKernels(),
+      attentionKernels(),  elementwiseKernels(),       embeddingKernels(), lossKernels(),
+      optimizerKernels(),  convolutionKernels(),       winogradKernels(),  groupNormKernels(),
+      resampleKernels(),   temporalAttentionKernels(), detailKernels(),    gatedKernels(),
+      noiseKernels()};
   return backend;
 }
 

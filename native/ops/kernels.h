@@ -17,6 +17,7 @@
 #include "ops/product.h"
 #include "ops/resample.h"
 #include "ops/temporal_attention.h"
+#include "ops/winograd.h"
 
 namespace duet {
 
@@ -34,6 +35,7 @@ struct Backend {
   LossKernels loss;
   OptimizerKernels optimizer;
   ConvolutionKernels convolution;
+  WinogradKernels winograd;
   GroupNormKernels groupNorm;
   ResampleKernels resample;
   TemporalAttentionKernels temporalAttention;

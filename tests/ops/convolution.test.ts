@@ -52,6 +52,9 @@ describe('convolution', () => {
         ['odd pictures', grid(2, 2, 5, 7), 8, 3],
         ['wide channels', grid(1, 2, 4, 4), 33, 17],
         ['several chunks of rows', grid(3, 4, 7, 9), 3, 4],
+        ["Winograd's method in f32, even pictures", grid(2, 8, 4, 4), 16, 32],
+        ["Winograd's method in f32, odd pictures", grid(2, 2, 9, 7), 17, 35],
+        ["Winograd's method in f32, more than a run of tiles", grid(1, 1, 46, 47), 16, 16],
       ])('%s', async (_, at, channels, outputs) => {
         await check(at, channels, outputs, compute);
       });
