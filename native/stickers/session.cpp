@@ -148,7 +148,8 @@ FloatsByName StickerSession::optimizerState() const {
   DenoisingTraining& t = state_->active();
   FloatsByName result;
   for (const PublishedParameter& p : state_->network.parameters().all()) {
-    if (const AdamW::State* s = t.optimizer.find(*p.parameter)) {
+    const AdamW::State* s = t.optimizer.find(*p.parameter);
+    if (s && p.parameter->trainable) {
       result[p.name + ".exp_avg"] = p.copyOf(s->average);
       result[p.name + ".exp_avg_sq"] = p.copyOf(s->averageSquare);
     }
