@@ -118,7 +118,7 @@ async function evaluate(
     `${all.name} (not trained on)`,
   );
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
-  const features = flags.features === undefined ? undefined : await OnnxFeatures.open(flags.features);
+  const features = flags.features === undefined ? undefined : await OnnxFeatures.load(flags.features);
   const sheet = contactSheet({ channels, frames, height: size, width: size }, flags.sheetClips);
   const evaluation = await evaluateStickers(pipeline, data, {
     sampling: { sampler, guidance, seed, ...(steps !== undefined && { steps }) },

@@ -83,7 +83,7 @@ async function generate(
 ): Promise<void> {
   const { device, compute, threads, preview } = flags;
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
-  const keep = { ...flags.keep, ...(flags.image !== undefined && { 0: flags.image }) };
+  const keep = flags.image === undefined ? flags.keep : { ...flags.keep, 0: flags.image };
   const size = pipeline.settings.size * flags.enlarge;
   const save = { size, ...(flags.maxBytes !== undefined && { maxBytes: flags.maxBytes }) };
   const sticker = await pipeline.generate({

@@ -9,7 +9,7 @@ import { duration } from '../report/words.js';
 import { ProgressLine } from '../run/progress.js';
 import { CURRICULUM_NAMES, type CurriculumName } from '../stickers/curriculum/by-name.js';
 import { KEY_FRAME_METHODS, type KeyFrameMethod } from '../stickers/key-frames.js';
-import { planText } from '../stickers/memory-plan.js';
+import { memoryTable } from '../stickers/memory-plan.js';
 import { StickerTrainer } from '../stickers/trainer.js';
 import {
   type ComputeFlags,
@@ -215,9 +215,9 @@ export async function trainStickers(
   let from = 0;
   const steps = trainer.run({
     signal,
-    onReady: ({ network }, step) => {
+    onReady: async (parts, step) => {
+      progress.note(memoryTable(await trainer.memoryPlan(parts)));
       [begun, from] = [performance.now(), step];
-      progress.note(planText(network, trainer.batchShape(network)));
       if (step > 0) progress.note(`continuing after step ${step}`);
     },
   });

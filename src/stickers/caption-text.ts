@@ -8,11 +8,15 @@ const MOST_TOKENS = 48;
 const FEWEST_TOKENS = 8;
 
 export class CaptionText implements TextSource {
+  readonly tokens: { text: number; t5: number };
+
+  /** @param length tokens every caption is cut or padded to */
   constructor(
     readonly vocabulary: CaptionVocabulary,
-    /** Tokens every caption is cut or padded to. */
     readonly length: number,
-  ) {}
+  ) {
+    this.tokens = { text: length, t5: 0 };
+  }
 
   /** Enough tokens for the longest of these captions, within limits. */
   static lengthFor(vocabulary: CaptionVocabulary, captions: readonly string[]): number {

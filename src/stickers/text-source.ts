@@ -32,6 +32,8 @@ export interface TextSourceSettings {
 }
 
 export interface TextSource {
+  /** Tokens of every text, and of every second text (0: there is none). */
+  readonly tokens: { text: number; t5: number };
   encode(captions: readonly string[], options?: { signal?: AbortSignal | undefined }): Promise<CaptionInput>;
   /** Names what decides the states; a resumed run must have the same. */
   fingerprint(): Promise<string>;
@@ -41,6 +43,7 @@ export interface TextSource {
 /** Frozen encoders; the states of a caption are computed once and kept. */
 export class PretrainedText implements TextSource {
   readonly settings: TextSourceSettings;
+  readonly tokens: { text: number; t5: number };
   readonly #first: FrozenTextEncoder;
   readonly #second: FrozenTextEncoder | undefined;
 
@@ -50,6 +53,7 @@ export class PretrainedText implements TextSource {
     second: FrozenTextEncoder | undefined,
   ) {
     this.settings = settings;
+    this.tokens = { text: first.length, t5: second?.length ?? 0 };
     this.#first = first;
     this.#second = second;
   }

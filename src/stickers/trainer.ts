@@ -9,7 +9,7 @@
 import type { StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError, messageOf, throwIfAborted } from '../errors.js';
 import type { Dfgn } from '../models/dfgn.js';
-import type { DenoisingResult } from '../native.js';
+import type { DenoisingResult, MemoryPlan } from '../native.js';
 import { RunFolder } from '../run/run-folder.js';
 import { StickerCheckpoints, type TrainerState } from './checkpoints.js';
 import { type Conditioned, conditioned } from './conditioning.js';
@@ -48,7 +48,10 @@ export class StickerTrainer {
    *   be recorded
    */
   async *run(
-    options: { signal?: AbortSignal | undefined; onReady?: (parts: Parts, from: number) => void } = {},
+    options: {
+      signal?: AbortSignal | undefined;
+      onReady?: (parts: Parts, from: number) => void | Promise<void>;
+    } = {},
   ): AsyncGenerator<StickerStep, void, undefined> {
     if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a trainer at a time');
     this.#running = true;
@@ -62,7 +65,7 @@ export class StickerTrainer {
       await this.#startTraining(parts.network);
       const keeper = folder && new StickerCheckpoints(folder.path, settings.emaDecay !== null);
       let state = await this.#resume(folder, keeper, parts);
-      options.onReady?.(parts, state.step);
+      await options.onReady?.(parts, state.step);
       let saved = state.step;
       const save = async () => {
         if (saved === state.step || !keeper) return;
@@ -91,6 +94,21 @@ export class StickerTrainer {
       parts.dispose();
       await folder?.close();
     }
+  }
+
+  /** What the training will take of the memory, predicted before the first step. */
+  memoryPlan({ network, space, text }: Parts): Promise<MemoryPlan> {
+    const { batchSize, gradientCheckpointing, emaDecay } = this.settings;
+    const side = this.data.spec.size / space.reduction;
+    return network.memoryPlan({
+      clips: batchSize,
+      height: side,
+      width: side,
+      textTokens: text.tokens.text,
+      t5Tokens: text.tokens.t5,
+      checkpoint: gradientCheckpointing,
+      ema: emaDecay !== null,
+    });
   }
 
   async *#steps(
