@@ -59,6 +59,7 @@ class Dfgn final : public Napi::ObjectWrap<Dfgn> {
   Napi::Value trace(const Napi::CallbackInfo& info);
   Napi::Value differentiate(const Napi::CallbackInfo& info);
   Napi::Value memory(const Napi::CallbackInfo& info);
+  Napi::Value memoryPlan(const Napi::CallbackInfo& info);
   Napi::Value cancel(const Napi::CallbackInfo& info);
   Napi::Value dispose(const Napi::CallbackInfo& info);
 
@@ -133,6 +134,19 @@ Napi::Value fromDifferentiated(Napi::Env env, Differentiated result) {
   return object;
 }
 
+Napi::Value fromPlan(Napi::Env env, const MemoryPlan& plan) {
+  const auto object = Napi::Object::New(env);
+  const auto set = [&](const char* key, size_t bytes) {
+    object.Set(key, Napi::Number::New(env, static_cast<double>(bytes)));
+  };
+  set("parameters", plan.parameters);
+  set("gradients", plan.gradients);
+  set("moments", plan.moments);
+  set("averages", plan.averages);
+  set("activations", plan.activations);
+  return object;
+}
+
 Napi::Value fromTrace(Napi::Env env, std::vector<DfgnTrace::Entry> entries) {
   const auto object = Napi::Object::New(env);
   for (DfgnTrace::Entry& entry : entries) {
@@ -166,6 +180,7 @@ Napi::Function Dfgn::define(Napi::Env env) {
                          InstanceMethod<&Dfgn::promising<&Dfgn::trace>>("trace"),
                          InstanceMethod<&Dfgn::promising<&Dfgn::differentiate>>("differentiate"),
                          InstanceMethod<&Dfgn::safely<&Dfgn::memory>>("memory"),
+                         InstanceMethod<&Dfgn::promising<&Dfgn::memoryPlan>>("memoryPlan"),
                          InstanceMethod<&Dfgn::safely<&Dfgn::cancel>>("cancel"),
                          InstanceMethod<&Dfgn::safely<&Dfgn::dispose>>("dispose"),
                      });
@@ -386,6 +401,15 @@ Napi::Value Dfgn::memory(const Napi::CallbackInfo& info) {
   set("trainingBytes", network()->trainingBytes);
   set("arenaPeakBytes", network()->arenaPeakBytes);
   return object;
+}
+
+Napi::Value Dfgn::memoryPlan(const Napi::CallbackInfo& info) {
+  return run(
+      info, {},
+      [step = toPlannedStep(argument(info, 0, "step"))](StickerSession& session) {
+        return session.memoryPlan(step);
+      },
+      fromPlan);
 }
 
 /// Every call of this network that has not settled rejects with CANCELLED; a running step stops between ops.

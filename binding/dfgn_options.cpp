@@ -137,6 +137,14 @@ DenoisingOptions toDenoisingOptions(const Named& named) {
   return options;
 }
 
+PlannedStep toPlannedStep(const Named& named) {
+  PlannedStep step;
+  sizesOf(step, named);
+  if (const Named given = property(named, "checkpoint"); given.given()) step.checkpoint = toBoolean(given);
+  if (const Named given = property(named, "ema"); given.given()) step.ema = toBoolean(given);
+  return step;
+}
+
 StickerSession::Part toPart(const Named& named) {
   using Part = StickerSession::Part;
   constexpr Part parts[] = {Part::weights, Part::average, Part::firstMoment, Part::secondMoment};

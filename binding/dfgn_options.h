@@ -10,6 +10,7 @@ namespace duet::binding {
 
 DfgnConfig toDfgnConfig(const Named& named);
 DenoisingOptions toDenoisingOptions(const Named& named);
+PlannedStep toPlannedStep(const Named& named);
 StickerSession::Part toPart(const Named& named);
 
 /// A batch for another thread. Integers are copied: their checked values decide what memory is read. Floats stay

@@ -276,6 +276,33 @@ export interface DenoisingResult {
   imageLatents?: Float32Array;
 }
 
+/** The largest (micro-)batch of a training and what of its options matters to its memory. */
+export interface PlannedStep {
+  clips: number;
+  height: number;
+  width: number;
+  textTokens: number;
+  /** Of networks with a t5Width. */
+  t5Tokens?: number;
+  /** Keep only every layer's inputs, see `DenoisingOptions`. */
+  checkpoint?: boolean;
+  /** Whether there is a moving average. */
+  ema?: boolean;
+}
+
+/** Bytes that training will take, without the data and a few megabytes a thread for single kernels. */
+export interface MemoryPlan {
+  /** Weights, with their packed copies (bf16). */
+  parameters: number;
+  gradients: number;
+  /** Of the optimizer. */
+  moments: number;
+  /** Moving averages of the weights. */
+  averages: number;
+  /** The most alive at one time within a step, gradients of activations included. */
+  activations: number;
+}
+
 /** Which values that belong to the parameters a file holds. */
 export type DfgnPart = 'weights' | 'average' | 'firstMoment' | 'secondMoment';
 
@@ -318,6 +345,8 @@ export interface NativeDfgn {
     checkpoint?: boolean,
   ): Promise<{ loss: number; clipLosses: number[]; output: Float32Array; inputGradients: Tensors }>;
   memory(): { parameterBytes: number; trainingBytes: number; arenaPeakBytes: number };
+  /** Found by a dry run: nothing is computed and the memory is not touched. */
+  memoryPlan(step: PlannedStep): Promise<MemoryPlan>;
   /** Every call of this network that has not settled rejects with CANCELLED; a running step stops between ops. */
   cancel(): void;
   dispose(): void;

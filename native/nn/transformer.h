@@ -25,7 +25,7 @@ struct TextTokens {
   /// Where passes without recording keep a layer's keys and values for the next pass with the same text.
   std::map<const void*, Tensor>* kept = nullptr;
   /// Null, or one byte a token: what is padding is no key.
-  std::shared_ptr<const std::vector<uint8_t>> visible;
+  std::shared_ptr<const std::vector<uint8_t>> visible = nullptr;
 };
 
 struct TransformerShape {

@@ -47,4 +47,7 @@ struct Backend {
 /// The CPU backend for this machine (DUET_ISA in the environment may choose a lesser one).
 const Backend& backend();
 
+/// What backend() gives this thread from now on; null for this machine's. @returns what it was (see DryRun)
+const Backend* replaceBackend(const Backend* other);
+
 }  // namespace duet

@@ -69,6 +69,9 @@ struct DenoisingTraining {
   DenoisingResult step(std::span<const DenoisingBatch> batches);
   /// Losses of a batch without learning from it; what is drawn is that of micro-batch 0 of `drawStep`.
   DenoisingResult evaluate(const DenoisingBatch& batch, int64_t drawStep);
+  /// One micro-batch through the network and, to learn, back. @returns its loss
+  double pass(const DenoisingBatch& batch, int64_t step, int64_t micro, int64_t micros, bool learn,
+              DenoisingResult& result);
 
   Dfgn& network;
   std::shared_ptr<Arena> arena;
@@ -85,8 +88,6 @@ struct DenoisingTraining {
   struct Prepared;
   void draw(Prepared& prepared, const DenoisingBatch& batch, int64_t step, int64_t micro) const;
   Prepared prepare(const DenoisingBatch& batch, int64_t step, int64_t micro) const;
-  double pass(const DenoisingBatch& batch, int64_t step, int64_t micro, int64_t micros, bool learn,
-              DenoisingResult& result);
 };
 
 /// Marks what is trained: everything but the last detail biases, whose gradient is zero (the norm that follows

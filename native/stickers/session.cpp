@@ -350,4 +350,8 @@ DfgnMemory StickerSession::memory() const {
   return memory;
 }
 
+MemoryPlan StickerSession::memoryPlan(const PlannedStep& step) const {
+  return planMemory(state_->network.config(), state_->compute, step);
+}
+
 }  // namespace duet

@@ -11,6 +11,7 @@
 #include "federated/session.h"
 #include "models/dfgn_config.h"
 #include "stickers/denoising_step.h"
+#include "stickers/memory_plan.h"
 
 namespace duet {
 
@@ -70,6 +71,7 @@ class StickerSession {
   Differentiated differentiate(const PredictionBatch& batch, std::span<const float> target, bool checkpoint);
 
   DfgnMemory memory() const;
+  MemoryPlan memoryPlan(const PlannedStep& step) const;
 
  private:
   struct State;

@@ -15,8 +15,10 @@ import {
   type DenoisingResult,
   type DfgnPart,
   guarded,
+  type MemoryPlan,
   type NativeDfgn,
   native,
+  type PlannedStep,
   type PredictionBatch,
   type TensorData,
   type Tensors,
@@ -219,6 +221,14 @@ export class Dfgn {
 
   memory(): DfgnMemory {
     return this.#call((network) => network.memory());
+  }
+
+  /**
+   * What training will take, before it begins.
+   * @throws DuetError INVALID_ARGUMENT for pictures too small for the network's levels
+   */
+  memoryPlan(step: PlannedStep): Promise<MemoryPlan> {
+    return this.#call((network) => network.memoryPlan(step));
   }
 
   /** Names the initial weights: the SHA-256 of their file, or of config and seed. */
