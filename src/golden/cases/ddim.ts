@@ -1,13 +1,25 @@
-/** ddim: the noise schedule and single steps of the sampler. */
+/**
+ * ddim: the noise schedule, single steps of the sampler, and a whole sampling with the network of dfgn_tiny.
+ *
+ * Guidance of 9 on random weights lets the latents grow to about 35; 2e-3 absolute is the tolerance the numbers come with.
+ */
 
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
+import { Dfgn } from '../../models/dfgn.js';
+import type { PredictionBatch } from '../../native.js';
 import { Ddim } from '../../stickers/samplers/ddim.js';
+import { sample } from '../../stickers/samplers/sampler.js';
 import { NoiseSchedule } from '../../stickers/samplers/schedule.js';
-import { Comparison, floats, type GoldenCase } from '../case.js';
-import { readSettings, readTensors, type TensorMap } from '../files.js';
+import { applyMasks } from '../../stickers/tasks.js';
+import { Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
+import { isThere, readSettings, readTensors, type TensorMap } from '../files.js';
 import { EXACT } from '../tolerance.js';
+import { golden, integers } from './dfgn.js';
 
 const SCHEDULER = 1e-6;
+const SAMPLING = 2e-3;
+const STEPS_WITHOUT_TEXT = 2;
 
 const configSchema = z.looseObject({
   beta_start: z.number(),
@@ -31,7 +43,15 @@ const stepsSchema = z.looseObject({
   ),
 });
 
-export async function ddimCases(folder: string): Promise<GoldenCase[]> {
+const samplingSchema = z.looseObject({
+  model: z.string(),
+  num_inference_steps: z.int(),
+  timesteps: z.array(z.int()),
+  guidance_scale: z.number(),
+  eta: z.literal(0),
+});
+
+export async function ddimCases(folder: string, context: GoldenContext): Promise<GoldenCase[]> {
   const config = await readSettings(configSchema, folder, 'scheduler_config.json');
   const schedule = new NoiseSchedule({
     steps: config.num_train_timesteps,
@@ -39,7 +59,18 @@ export async function ddimCases(folder: string): Promise<GoldenCase[]> {
     betaEnd: config.beta_end,
   });
   const tensors = await readTensors(folder, 'scheduler.safetensors');
+  const sampling: GoldenCase[] = [];
+  if (await isThere(folder, 'sampling_loop.json')) {
+    for (const text of [true, false]) {
+      sampling.push(
+        golden(`ddim/sampling ${text ? 'with' : 'without'} text`, (comparison) =>
+          compareSampling(folder, schedule, text, context, comparison),
+        ),
+      );
+    }
+  }
   return [
+    ...sampling,
     { name: 'ddim/schedule', run: async () => scheduleCase('ddim/schedule', schedule, tensors) },
     {
       name: 'ddim/steps',
@@ -66,6 +97,61 @@ export async function ddimCases(folder: string): Promise<GoldenCase[]> {
       },
     },
   ];
+}
+
+/** Without text both halves of the batch get zero states. */
+async function compareSampling(
+  folder: string,
+  schedule: NoiseSchedule,
+  withText: boolean,
+  { device, threads }: GoldenContext,
+  comparison: Comparison,
+): Promise<void> {
+  const about = await readSettings(samplingSchema, folder, 'sampling_loop.json');
+  const stored = await readTensors(folder, 'sampling_loop.safetensors');
+  using network = await Dfgn.fromPretrained(dirname(join(folder, about.model)), { device, threads });
+  const [clips = 0, channels = 0, frames = 0, height = 0, width = 0] = stored.initial_latents?.shape ?? [];
+  const bytes = (name: string) => Uint8Array.from(integers(stored[name]));
+  const imageLatents = applyMasks(
+    floats(stored.clean_latents),
+    { batch: clips, channels, frames },
+    bytes('frame_mask'),
+    bytes('info_mask'),
+  );
+  comparison.tensor('image_latents', imageLatents, floats(stored.image_latents), EXACT);
+  const states = (kind: string) => {
+    const both = ['negative', 'positive'].flatMap((part) => [...floats(stored[`${kind}.${part}`])]);
+    return withText ? Float32Array.from(both) : new Float32Array(both.length);
+  };
+  const fixed = {
+    clips,
+    height,
+    width,
+    textTokens: stored['clip_hidden_states.positive']?.shape[1] ?? 0,
+    text: states('clip_hidden_states'),
+    t5Tokens: stored['t5_hidden_states.positive']?.shape[1] ?? 0,
+    t5: states('t5_hidden_states'),
+    imageLatents,
+  };
+  const steps = withText ? about.num_inference_steps : STEPS_WITHOUT_TEXT;
+  const sampler = new Ddim(schedule, { steps, eta: about.eta });
+  if (withText) comparison.tensor('timesteps', sampler.timesteps, about.timesteps, EXACT);
+  const predict = (noisyLatents: Float32Array, timestep: number) => {
+    const batch: PredictionBatch = {
+      ...fixed,
+      noisyLatents,
+      timesteps: new Float32Array(clips).fill(timestep),
+    };
+    return network.predict(batch, about.guidance_scale);
+  };
+  const final = await sample(sampler, floats(stored.initial_latents), predict, {
+    onStep: (latents, index) => {
+      const expected = withText ? stored[`latents_after_step${index}`] : undefined;
+      if (expected) comparison.tensor(`latents after step ${index}`, latents, floats(expected), SAMPLING);
+    },
+  });
+  const expected = stored[withText ? 'final_latents' : 'wo_text.final_latents_2_steps'];
+  comparison.tensor('final latents', final, floats(expected), SAMPLING);
 }
 
 function scheduleCase(name: string, schedule: NoiseSchedule, tensors: TensorMap) {
