@@ -34,11 +34,6 @@ void gather(PatchGather call, const Tensor& x, int64_t row, int64_t rows, Tensor
   backend().convolution.gatherPatches(call);
 }
 
-const float* weightOf(const ConvolutionKernel& kernel) {
-  const Weights& weights = kernel.weights;
-  return weights.parameter->f32() + weights.firstRow * weights.in();
-}
-
 /// The right-hand side of dx = patches(dy) W' in the compute type. It lives for one backward pass.
 struct ExchangedKernel {
   Tensor plain;
@@ -49,8 +44,9 @@ struct ExchangedKernel {
       : plain(tape.empty({kernel.size * kernel.size * kernel.out(), kernel.in()})),
         k(plain.dim(0)),
         n(kernel.in()) {
-    backend().convolution.exchangeKernel(weightOf(kernel), plain.f32(), kernel.out(),
-                                         kernel.size * kernel.size, n);
+    const Weights& weights = kernel.weights;
+    backend().convolution.exchangeKernel(weights.parameter->f32() + weights.firstRow * weights.in(),
+                                         plain.f32(), kernel.out(), kernel.size * kernel.size, n);
     if (compute == DType::f32) return;
     packed = backend().product.pack({plain.raw(), DType::f32, n, false}, k, n, compute);
     plain = Tensor{};
@@ -71,6 +67,46 @@ struct ExchangedKernel {
     backend().product.multiply(product);
   }
 };
+
+// The three products by way of patches, a chunk of rows at a time.
+
+void forwardByPatches(Tape& tape, const PatchGather& geometry, const Tensor& x, ConvolutionKernel& kernel,
+                      Parameter* bias, const float* residual, const Tensor& y) {
+  const int64_t rows = y.rowCount();
+  Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, x.dtype());
+  for (int64_t row = 0; row < rows; row += kRowChunk) {
+    const int64_t count = std::min(kRowChunk, rows - row);
+    gather(geometry, x, row, count, patches);
+    forwardRows(patches, 0, kernel.weights, bias, residual ? residual + row * kernel.out() : nullptr, y, row,
+                count, x.dtype());
+  }
+}
+
+void kernelGradientByPatches(Tape& tape, const PatchGather& geometry, const Tensor& x, const Tensor& dy,
+                             ConvolutionKernel& kernel, bool accumulate) {
+  const int64_t rows = dy.rowCount();
+  Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, x.dtype());
+  for (int64_t row = 0; row < rows; row += kRowChunk, accumulate = true) {
+    const int64_t count = std::min(kRowChunk, rows - row);
+    gather(geometry, x, row, count, patches);
+    weightGradientRows(dy, row, patches, 0, kernel.weights, count, accumulate);
+  }
+}
+
+void inputGradientByPatches(Tape& tape, PatchGather geometry, const Tensor& dy,
+                            const ConvolutionKernel& kernel, const Tensor& dx, bool accumulate) {
+  const ExchangedKernel exchanged(tape, kernel, dy.dtype());
+  std::swap(geometry.height, geometry.outHeight);
+  std::swap(geometry.width, geometry.outWidth);
+  geometry.transposed = true;
+  const int64_t rows = dx.rowCount();
+  Tensor patches = tape.empty({std::min(rows, kRowChunk), exchanged.k}, dy.dtype());
+  for (int64_t row = 0; row < rows; row += kRowChunk) {
+    const int64_t count = std::min(kRowChunk, rows - row);
+    gather(geometry, dy, row, count, patches);
+    exchanged.multiply(patches, count, dx, row, accumulate);
+  }
+}
 
 void check(const Var& x, const PictureGrid& grid, const ConvolutionKernel& kernel, const Parameter* bias,
            const ConvolutionOptions& options) {
@@ -114,39 +150,27 @@ Var convolution(Context& context, const Var& x, const PictureGrid& grid, Convolu
 
   Tape& tape = context.tape;
   const PictureGrid outGrid = convolved(grid, kernel.size, options);
-  const int64_t rows = outGrid.rows();
-  if (options.residual) checkResidual(*options.residual, rows, kernel.out());
+  if (options.residual) checkResidual(*options.residual, outGrid.rows(), kernel.out());
   const DType compute = x.value.dtype();
   const bool wantsWeight = tape.recording() && (trainable(kernel.weights) || trainable(bias));
   const bool tracked =
       tape.recording() && (wantsWeight || x.tracked() || (options.residual && options.residual->tracked()));
-
-  Tensor y = tape.empty({rows, kernel.out()}, options.outType);
+  const bool winograd = winogradPays(grid, kernel, options, compute);
   const PatchGather geometry = patchesOf(grid, outGrid, kernel.size, options);
-  const bool winograd =
-      compute == DType::f32 && options.stride == 1 && WinogradKernel::pays(grid, kernel.in(), kernel.out());
-  if (winograd) {
-    WinogradKernel(tape, weightOf(kernel), kernel.out(), kernel.in())
-        .forward(grid, x.value.f32(), bias ? bias->f32() : nullptr,
-                 options.residual ? options.residual->value.f32() : nullptr, y.f32());
-  } else {
-    Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, compute);
-    const float* residual = options.residual ? options.residual->value.f32() : nullptr;
-    for (int64_t row = 0; row < rows; row += kRowChunk) {
-      const int64_t count = std::min(kRowChunk, rows - row);
-      gather(geometry, x.value, row, count, patches);
-      forwardRows(patches, 0, kernel.weights, bias, residual ? residual + row * kernel.out() : nullptr, y,
-                  row, count, compute);
-    }
-  }
+  const float* residual = options.residual ? options.residual->value.f32() : nullptr;
+
+  Tensor y = tape.empty({outGrid.rows(), kernel.out()}, options.outType);
+  if (winograd)
+    winogradConvolve(tape, grid, kernel, false, x.value, bias, residual, y);
+  else
+    forwardByPatches(tape, geometry, x.value, kernel, bias, residual, y);
   if (!tracked) return {y, -1};
 
   const Var result = tape.track(y);
-  const int made = result.slot;
+  const int made = result.slot, slot = x.slot;
   const int residualSlot = options.residual ? options.residual->slot : -1;
-  const int slot = x.slot;
   const Tensor input = trainable(kernel.weights) ? x.value : Tensor{};
-  const Shape inputShape{x.value.rowCount(), x.value.columns()};
+  const Shape inputShape{grid.rows(), kernel.in()};
   tape.record(
       [&tape, made, residualSlot, slot, input, inputShape, grid, geometry, compute, winograd, bias, &kernel] {
         Tensor dy = tape.take(made);
@@ -158,43 +182,20 @@ Var convolution(Context& context, const Var& x, const PictureGrid& grid, Convolu
           backend().elementwise.convert(dy.raw(), dy.dtype(), converted.raw(), compute, dy.elements());
           dy = converted;
         }
-        const int64_t rows = dy.rowCount();
         if (trainable(kernel.weights)) {
-          bool accumulate = beginWeightGradient(kernel.weights);
-          if (winograd) {
-            bool unused;
-            float* target = kernel.weights.parameter->gradientTarget(unused);
-            winogradKernelGradient(tape, grid, input.f32(), dy.f32(), kernel.out(), kernel.in(),
-                                   target + kernel.weights.firstRow * kernel.weights.in(), accumulate);
-          } else {
-            Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, compute);
-            for (int64_t row = 0; row < rows; row += kRowChunk, accumulate = true) {
-              const int64_t count = std::min(kRowChunk, rows - row);
-              gather(geometry, input, row, count, patches);
-              weightGradientRows(dy, row, patches, 0, kernel.weights, count, accumulate);
-            }
-          }
+          const bool accumulate = beginWeightGradient(kernel.weights);
+          if (winograd)
+            winogradGradient(tape, grid, kernel, input, dy, accumulate);
+          else
+            kernelGradientByPatches(tape, geometry, input, dy, kernel, accumulate);
         }
         if (slot < 0) return;
         bool accumulate;
         const Tensor dx = tape.target(slot, inputShape, compute, accumulate);
-        if (winograd) {
-          WinogradKernel(tape, weightOf(kernel), kernel.out(), kernel.in())
-              .inputGradient(grid, dy.f32(), dx.f32(), accumulate);
-          return;
-        }
-        const ExchangedKernel exchanged(tape, kernel, compute);
-        PatchGather back = geometry;
-        std::swap(back.height, back.outHeight);
-        std::swap(back.width, back.outWidth);
-        back.transposed = true;
-        const int64_t inputRows = inputShape[0];
-        Tensor patches = tape.empty({std::min(inputRows, kRowChunk), exchanged.k}, compute);
-        for (int64_t row = 0; row < inputRows; row += kRowChunk) {
-          const int64_t count = std::min(kRowChunk, inputRows - row);
-          gather(back, dy, row, count, patches);
-          exchanged.multiply(patches, count, dx, row, accumulate);
-        }
+        if (winograd)
+          winogradConvolve(tape, grid, kernel, true, dy, nullptr, accumulate ? dx.f32() : nullptr, dx);
+        else
+          inputGradientByPatches(tape, geometry, dy, kernel, dx, accumulate);
       });
   return result;
 }

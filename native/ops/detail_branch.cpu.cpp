@@ -23,21 +23,6 @@ struct Place {
   }
 };
 
-Vec loadSome(const float* p, int64_t lanes) {
-  if (lanes == kLanes) return loadVec(p);
-  Vec v{};
-  for (int64_t i = 0; i < lanes; ++i) v[i] = p[i];
-  return v;
-}
-
-void storeSome(float* p, Vec v, int64_t lanes, bool accumulate) {
-  if (lanes == kLanes) {
-    storeVec(p, accumulate ? loadVec(p) + v : v);
-    return;
-  }
-  for (int64_t i = 0; i < lanes; ++i) p[i] = accumulate ? p[i] + v[i] : v[i];
-}
-
 void loadStrip(const DetailShape& shape, const Place& place, const float* x, Vec* to, int64_t count) {
   const float* from = x + place.firstRow * shape.channels + place.channel;
   for (int64_t i = 0; i < count; ++i) to[i] = loadSome(from + i * shape.channels, place.lanes);
@@ -46,7 +31,8 @@ void loadStrip(const DetailShape& shape, const Place& place, const float* x, Vec
 void storeStrip(const DetailShape& shape, const Place& place, const Vec* from, float* y, int64_t count,
                 bool accumulate) {
   float* to = y + place.firstRow * shape.channels + place.channel;
-  for (int64_t i = 0; i < count; ++i) storeSome(to + i * shape.channels, from[i], place.lanes, accumulate);
+  for (int64_t i = 0; i < count; ++i, to += shape.channels)
+    storeSome(to, accumulate ? loadSome(to, place.lanes) + from[i] : from[i], place.lanes);
 }
 
 void padInto(const Strip& s, const Vec* plain, Vec* padded) {

@@ -55,6 +55,22 @@ static inline int32_t bitsFromFloat(float value) {
   return bits;
 }
 
+/// The first `count` values of a vector; the others read as 0.
+template <typename T>
+static inline Vec loadSome(const T* p, int64_t count) {
+  if (count == kLanes) return loadVec(p);
+  T some[kLanes] = {};
+  std::memcpy(some, p, static_cast<size_t>(count) * sizeof(T));
+  return loadVec(some);
+}
+template <typename T>
+static inline void storeSome(T* p, Vec v, int64_t count) {
+  if (count == kLanes) return storeVec(p, v);
+  T some[kLanes];
+  storeVec(some, v);
+  std::memcpy(p, some, static_cast<size_t>(count) * sizeof(T));
+}
+
 // Reads and writes of either storage type as float; the loops around them vectorise.
 static inline float readAs(const float* p, int64_t i) { return p[i]; }
 static inline float readAs(const bf16* p, int64_t i) {

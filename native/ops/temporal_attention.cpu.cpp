@@ -9,50 +9,12 @@
 #include "ops/kernels.h"
 #include "ops/scratch.h"
 #include "ops/simd.h"
+#include "ops/transpose.h"
 
 namespace duet::cpu::DUET_ISA {
 namespace {
 
 constexpr int kTileColumns = kLanes == 16 ? 4 : 2;  // what the registers hold beside four rows
-
-/// Swaps the off-diagonal blocks of S x S lanes.
-template <int S>
-inline void exchangeBlocks(Vec (&v)[kLanes]) {
-  VecInt low{}, high{};
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
-    low[i] = i & S ? kLanes + i - S : i;
-    high[i] = i & S ? kLanes + i : i + S;
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
-    if (i & S) continue;
-    const Vec a = v[i], b = v[i + S];
-    v[i] = __builtin_shuffle(a, b, low);
-    v[i + S] = __builtin_shuffle(a, b, high);
-  }
-}
-
-inline void transpose(Vec (&v)[kLanes]) {
-  exchangeBlocks<1>(v);
-  exchangeBlocks<2>(v);
-  if constexpr (kLanes >= 8) exchangeBlocks<4>(v);
-  if constexpr (kLanes >= 16) exchangeBlocks<8>(v);
-}
-
-template <typename T>
-Vec loadSome(const T* p, int64_t count) {
-  T some[kLanes] = {};
-  std::memcpy(some, p, static_cast<size_t>(count) * sizeof(T));
-  return loadVec(some);
-}
-
-template <typename T>
-void storeSome(T* p, Vec v, int64_t count) {
-  T some[kLanes];
-  storeVec(some, v);
-  std::memcpy(p, some, static_cast<size_t>(count) * sizeof(T));
-}
 
 template <int M, int N>
 inline void productTile(int64_t count, const Vec* a, int64_t aRow, int64_t aStep, const Vec* b, int64_t bStep,

@@ -1,209 +1,146 @@
 #include "ops/winograd.h"
 
+#include <algorithm>
+#include <type_traits>
 #include <vector>
 
 #include "ops/kernels.h"
-#include "ops/simd.h"
+#include "ops/scratch.h"
+#include "ops/tile_product.h"
+#include "ops/transpose.h"
+#include "ops/winograd_tiles.h"
 
 namespace duet::cpu::DUET_ISA {
 namespace {
 
-static inline void load(const float* p, float& v) { v = *p; }
-static inline void load(const float* p, Vec& v) { v = loadVec(p); }
-static inline void store(float* p, float v) { *p = v; }
-static inline void store(float* p, Vec v) { storeVec(p, v); }
+/// Planes are this much longer than their rows, so that they do not fall into the same cache sets.
+constexpr int64_t kGap = 80;
 
-/// Calls work(c, value) for vectors of channels and then for what is left, `value` being of the type to work
-/// in.
-template <typename Work>
-inline void eachChannel(int64_t channels, Work work) {
-  int64_t c = 0;
-  for (; c + kLanes <= channels; c += kLanes) work(c, Vec{});
-  for (; c < channels; ++c) work(c, 0.0f);
+/// Bytes that the planes of a run of tiles may take before and after the products, so that they stay in
+/// cache.
+constexpr int64_t kRunBytes = 768 * 1024;
+
+/// Tiles of a run in the gradient of the kernel: a fixed number, since its sums are joined run by run.
+constexpr int64_t kGradientRun = 480;
+
+int64_t padded(int64_t channels) { return roundUp(channels, kLanes); }
+
+// A transformed kernel from K to N channels: planes, tiles of kProductColumns outputs, K rows of them.
+int64_t kernelPlane(int64_t from, int64_t to) { return from * roundUp(to, kProductColumns) + kGap; }
+
+int64_t kernelFloats(int64_t in, int64_t out) {
+  return kPlanes * std::max(kernelPlane(in, out), kernelPlane(out, in));
 }
 
-/// One tile: where its four (or two) rows and columns of pixels lie.
-struct Tile {
-  int64_t picture, y, x;  // the first pixel of the output
-  Tile(const WinogradTiles& t, int64_t index)
-      : picture(index / t.each()), y(index % t.each() / t.across() * 2), x(index % t.across() * 2) {}
-  /// Offset of a pixel relative to the first of the output, or -1 outside the picture.
-  int64_t at(const WinogradTiles& t, int64_t dy, int64_t dx) const {
-    const int64_t i = y + dy, j = x + dx;
-    if (i < 0 || j < 0 || i >= t.height || j >= t.width) return -1;
-    return ((picture * t.height + i) * t.width + j) * t.channels;
-  }
-};
-
-template <typename V>
-inline void inputTile(const V (&d)[4][4], V (&out)[4][4]) {
-  V rows[4][4];
-  for (int j = 0; j < 4; ++j) {
-    rows[0][j] = d[0][j] - d[2][j];
-    rows[1][j] = d[1][j] + d[2][j];
-    rows[2][j] = d[2][j] - d[1][j];
-    rows[3][j] = d[1][j] - d[3][j];
-  }
-  for (int i = 0; i < 4; ++i) {
-    out[i][0] = rows[i][0] - rows[i][2];
-    out[i][1] = rows[i][1] + rows[i][2];
-    out[i][2] = rows[i][2] - rows[i][1];
-    out[i][3] = rows[i][1] - rows[i][3];
-  }
+float* packedAt(float* kernel, int64_t from, int64_t k, int64_t n) {
+  return kernel + (n / kProductColumns * from + k) * kProductColumns + n % kProductColumns;
 }
 
-void input(const WinogradTiles& t, const float* x, float* planes) {
-  const std::vector<float> zeros(static_cast<size_t>(t.channels));
+/// Outputs side by side: blocks of as many outputs as lanes are transposed.
+void transformForward(const float* weight, int64_t in, int64_t out, float* kernel) {
+  const int64_t plane = kernelPlane(in, out);
 #pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < t.count; ++k) {
-    const Tile tile(t, t.first + k);
-    const float* pixel[4][4];
-    for (int i = 0; i < 4; ++i)
-      for (int j = 0; j < 4; ++j) {
-        const int64_t at = tile.at(t, i - 1, j - 1);
-        pixel[i][j] = at < 0 ? zeros.data() : x + at;
+  for (int64_t o = 0; o < out; o += kLanes)
+    for (int64_t i = 0; i < in; i += kLanes) {
+      const int64_t lanes = in - i < kLanes ? in - i : kLanes;
+      Vec block[kPlanes][kLanes] = {}, planes[kPlanes];
+      for (int64_t k = 0; k < kLanes && o + k < out; ++k) {
+        kernelTile(weight + (o + k) * 9 * in + i, in, lanes, planes);
+        for (int64_t p = 0; p < kPlanes; ++p) block[p][k] = planes[p];
       }
-    float* to = planes + k * t.channels;
-    eachChannel(t.channels, [&](int64_t c, auto kind) {
-      using V = decltype(kind);
-      V d[4][4], out[4][4];
-      for (int i = 0; i < 4; ++i)
-        for (int j = 0; j < 4; ++j) load(pixel[i][j] + c, d[i][j]);
-      inputTile(d, out);
-      for (int i = 0; i < 4; ++i)
-        for (int j = 0; j < 4; ++j) store(to + (i * 4 + j) * t.plane + c, out[i][j]);
-    });
+      for (int64_t p = 0; p < kPlanes; ++p) {
+        transpose(block[p]);
+        for (int64_t k = 0; k < lanes; ++k) storeVec(packedAt(kernel + p * plane, in, i + k, o), block[p][k]);
+      }
+    }
+}
+
+/// Inputs side by side. Reversed taps have the same planes with the first and last row and column exchanged.
+void transformBack(const float* weight, int64_t in, int64_t out, float* kernel) {
+  const int64_t plane = kernelPlane(out, in);
+  const auto exchanged = [](int64_t i) { return i % 3 == 0 ? 3 - i : i; };
+#pragma omp parallel for schedule(static)
+  for (int64_t o = 0; o < out; ++o)
+    for (int64_t i = 0; i < in; i += kLanes) {
+      Vec planes[kPlanes];
+      kernelTile(weight + o * 9 * in + i, in, in - i < kLanes ? in - i : kLanes, planes);
+      for (int64_t p = 0; p < kPlanes; ++p)
+        storeVec(packedAt(kernel + (exchanged(p / 4) * 4 + exchanged(p % 4)) * plane, out, o, i), planes[p]);
+    }
+}
+
+void transformKernel(const float* weight, int64_t in, int64_t out, bool back, float* kernel) {
+  back ? transformBack(weight, in, out, kernel) : transformForward(weight, in, out, kernel);
+}
+
+void convolve(const WinogradConvolution& c) {
+  const int64_t in = padded(c.in), out = padded(c.out), tiles = c.shape.tiles();
+  const int64_t fitting = kRunBytes / (kPlanes * (in + out) * 4) / kProductRows * kProductRows;
+  const int64_t run = std::min(tiles, std::max<int64_t>(fitting, 4 * kProductRows));
+  const int64_t runs = (tiles + run - 1) / run;
+  const Scratch scratch(kPlanes * (run * (in + out) + 2 * kGap));
+  const std::vector<float> zeros(static_cast<size_t>(c.in));
+#pragma omp parallel
+  {
+    Share share(scratch);
+    TileRun before{c.shape, c.in, 0, 0, in, run * in + kGap},
+        after{c.shape, c.out, 0, 0, out, run * out + kGap};
+    float *left = share.take(kPlanes * before.plane), *right = share.take(kPlanes * after.plane);
+#pragma omp for schedule(static)
+    for (int64_t index = 0; index < runs; ++index) {
+      before.first = after.first = index * run;
+      const int64_t count = std::min(run, tiles - before.first);
+      for (int64_t k = 0; k < count; ++k) inputTile(before, k, c.x, zeros.data(), left);
+      for (int64_t p = 0; p < kPlanes; ++p)
+        tileProduct({count, out, c.in, left + p * before.plane, in, 1,
+                     c.kernel + p * kernelPlane(c.in, c.out), kProductColumns, c.in * kProductColumns,
+                     right + p * after.plane, out, false});
+      for (int64_t k = 0; k < count; ++k) outputTile(after, k, right, c.bias, c.residual, c.y);
+    }
   }
 }
 
-void output(const WinogradTiles& t, const float* planes, const float* bias, const float* residual, float* y) {
-  const std::vector<float> zeros(static_cast<size_t>(t.channels));
-  const float* offset = bias ? bias : zeros.data();
-#pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < t.count; ++k) {
-    const Tile tile(t, t.first + k);
-    const float* from = planes + k * t.channels;
-    eachChannel(t.channels, [&](int64_t c, auto kind) {
-      using V = decltype(kind);
-      V rows[2][4], b;
-      load(offset + c, b);
-      for (int j = 0; j < 4; ++j) {
-        V m[4];
-        for (int i = 0; i < 4; ++i) load(from + (i * 4 + j) * t.plane + c, m[i]);
-        rows[0][j] = m[0] + m[1] + m[2];
-        rows[1][j] = m[1] - m[2] - m[3];
-      }
-      for (int i = 0; i < 2; ++i) {
-        const V pair[2] = {rows[i][0] + rows[i][1] + rows[i][2] + b,
-                           rows[i][1] - rows[i][2] - rows[i][3] + b};
-        for (int j = 0; j < 2; ++j) {
-          const int64_t at = tile.at(t, i, j);
-          if (at < 0) continue;
-          V value = pair[j], more;
-          if (residual) {
-            load(residual + at + c, more);
-            value += more;
-          }
-          store(y + at + c, value);
-        }
-      }
-    });
-  }
+int64_t gradientFloats(const WinogradPictures& shape, int64_t in, int64_t out) {
+  const int64_t run = std::min(shape.tiles(), kGradientRun);
+  return kPlanes * (run * (padded(in) + padded(out)) + out * padded(in) + 3 * kGap);
 }
 
-void upstream(const WinogradTiles& t, const float* dy, float* planes) {
-  const std::vector<float> zeros(static_cast<size_t>(t.channels));
+void gradient(const WinogradGradient& c) {
+  const int64_t in = padded(c.in), out = padded(c.out), tiles = c.shape.tiles();
+  const int64_t run = std::min(tiles, kGradientRun), rows = 8 * kProductRows;
+  const int64_t blocks = (c.out + rows - 1) / rows, sumPlane = c.out * in + kGap;
+  TileRun left{c.shape, c.out, 0, 0, out, run * out + kGap}, right{c.shape, c.in, 0, 0, in, run * in + kGap};
+  float *upstream = c.scratch, *inputs = upstream + kPlanes * left.plane,
+        *sums = inputs + kPlanes * right.plane;
+  const std::vector<float> zeros(static_cast<size_t>(std::max(c.in, c.out)));
+  for (int64_t first = 0; first < tiles; first += run) {
+    left.first = right.first = first;
+    const int64_t count = std::min(run, tiles - first);
 #pragma omp parallel for schedule(static)
-  for (int64_t k = 0; k < t.count; ++k) {
-    const Tile tile(t, t.first + k);
-    const float* pixel[2][2];
-    for (int i = 0; i < 2; ++i)
-      for (int j = 0; j < 2; ++j) {
-        const int64_t at = tile.at(t, i, j);
-        pixel[i][j] = at < 0 ? zeros.data() : dy + at;
-      }
-    float* to = planes + k * t.channels;
-    eachChannel(t.channels, [&](int64_t c, auto kind) {
-      using V = decltype(kind);
-      V g[2][2], rows[4][2];
-      for (int i = 0; i < 2; ++i)
-        for (int j = 0; j < 2; ++j) load(pixel[i][j] + c, g[i][j]);
-      for (int j = 0; j < 2; ++j) {
-        rows[0][j] = g[0][j];
-        rows[1][j] = g[0][j] + g[1][j];
-        rows[2][j] = g[0][j] - g[1][j];
-        rows[3][j] = -g[1][j];
-      }
-      for (int i = 0; i < 4; ++i) {
-        const V out[4] = {rows[i][0], rows[i][0] + rows[i][1], rows[i][0] - rows[i][1], -rows[i][1]};
-        for (int j = 0; j < 4; ++j) store(to + (i * 4 + j) * t.plane + c, out[j]);
-      }
-    });
-  }
-}
-
-void kernel(const float* weight, int64_t out, int64_t in, float* planes, int64_t plane) {
+    for (int64_t k = 0; k < count; ++k) {
+      upstreamTile(left, k, c.dy, zeros.data(), upstream);
+      inputTile(right, k, c.x, zeros.data(), inputs);
+    }
 #pragma omp parallel for schedule(static)
-  for (int64_t o = 0; o < out; ++o) {
-    const float* g = weight + o * 9 * in;
-    float* to = planes + o * in;
-    eachChannel(in, [&](int64_t c, auto kind) {
-      using V = decltype(kind);
-      V rows[4][3];
-      for (int j = 0; j < 3; ++j) {
-        V tap[3];
-        for (int i = 0; i < 3; ++i) load(g + (i * 3 + j) * in + c, tap[i]);
-        const V ends = tap[0] + tap[2];
-        rows[0][j] = tap[0];
-        rows[1][j] = 0.5f * (ends + tap[1]);
-        rows[2][j] = 0.5f * (ends - tap[1]);
-        rows[3][j] = tap[2];
-      }
-      for (int i = 0; i < 4; ++i) {
-        const V ends = rows[i][0] + rows[i][2];
-        const V line[4] = {rows[i][0], 0.5f * (ends + rows[i][1]), 0.5f * (ends - rows[i][1]), rows[i][2]};
-        for (int j = 0; j < 4; ++j) store(to + (i * 4 + j) * plane + c, line[j]);
-      }
-    });
+    for (int64_t item = 0; item < kPlanes * blocks; ++item) {
+      const int64_t p = item / blocks, row = item % blocks * rows;
+      tileProduct({std::min(rows, c.out - row), in, count, upstream + p * left.plane + row, 1, out,
+                   inputs + p * right.plane, in, kProductColumns, sums + p * sumPlane + row * in, in,
+                   first > 0});
+    }
   }
-}
-
-void kernelGradient(const float* planes, int64_t plane, int64_t out, int64_t in, float* dWeight,
-                    bool accumulate) {
 #pragma omp parallel for schedule(static)
-  for (int64_t o = 0; o < out; ++o) {
-    const float* from = planes + o * in;
-    float* to = dWeight + o * 9 * in;
-    eachChannel(in, [&](int64_t c, auto kind) {
-      using V = decltype(kind);
-      V rows[3][4];
-      for (int j = 0; j < 4; ++j) {
-        V u[4];
-        for (int i = 0; i < 4; ++i) load(from + (i * 4 + j) * plane + c, u[i]);
-        const V sum = 0.5f * (u[1] + u[2]);
-        rows[0][j] = u[0] + sum;
-        rows[1][j] = 0.5f * (u[1] - u[2]);
-        rows[2][j] = sum + u[3];
-      }
-      for (int i = 0; i < 3; ++i) {
-        const V sum = 0.5f * (rows[i][1] + rows[i][2]);
-        V line[3] = {rows[i][0] + sum, 0.5f * (rows[i][1] - rows[i][2]), sum + rows[i][3]};
-        for (int j = 0; j < 3; ++j) {
-          float* at = to + (i * 3 + j) * in + c;
-          if (accumulate) {
-            V before;
-            load(at, before);
-            line[j] += before;
-          }
-          store(at, line[j]);
-        }
-      }
+  for (int64_t o = 0; o < c.out; ++o)
+    eachVector(c.in, [&](int64_t i, auto lanes) {
+      kernelGradientTile(sums + o * in + i, sumPlane, c.in, lanes, c.dWeight + o * 9 * c.in + i,
+                         c.accumulate);
     });
-  }
 }
 
 }  // namespace
 
-WinogradKernels winogradKernels() { return {input, output, upstream, kernel, kernelGradient}; }
+WinogradKernels winogradKernels() {
+  return {kernelFloats, transformKernel, convolve, gradientFloats, gradient};
+}
 
 }  // namespace duet::cpu::DUET_ISA

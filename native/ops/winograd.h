@@ -1,44 +1,56 @@
-// 3x3 convolution by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray 2016): the output is cut into
-// tiles of 2x2 pixels, each from 4x4 pixels of input; after linear transforms of input d, kernel g and
-// output, a tile takes 16 products a pair of channels instead of 36:
-//   y = A' [(G g G') * (B' d B)] A
-// with * element by element, so that the sums over channels are 16 matrix products, one for each of the
-// places (planes) of a 4x4 tile. Sums of f32 only; pixels outside the picture are zero.
-//   B' = 1  0 -1  0    G = 1   0   0    A' = 1 1  1  0
-//        0  1  1  0        1/2 1/2 1/2       0 1 -1 -1
-//        0 -1  1  0        1/2 -1/2 1/2
-//        0  1  0 -1        0   0   1
+// 3x3 convolution of stride 1 by Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray 2016), f32,
+// channels last. The output is cut into tiles of 2x2 pixels, each made from 4x4 pixels of input d; after
+// linear transforms of input, kernel g and output a tile takes 16 products a pair of channels instead of 36:
+//   y = A' [(G g G') * (B' d B)] A        B' = 1  0 -1  0    G = 1    0   0     A' = 1 1  1  0
+// with * element by element, so that the       0  1  1  0        1/2  1/2 1/2        0 1 -1 -1
+// sums over channels are matrix products,      0 -1  1  0        1/2 -1/2 1/2
+// one for each of the 16 places (planes)       0  1  0 -1        0    0   1
+// of a 4x4 tile. Pixels outside are zero.
+// The gradient of the input is the same convolution with channels exchanged and taps reversed.
 #pragma once
 
 #include <cstdint>
 
 namespace duet {
 
-constexpr int64_t kWinogradPlanes = 16;
-
-/// A run of the tiles of channels-last pictures. A plane holds one row of channels for each tile of the run.
-struct WinogradTiles {
-  int64_t height, width, channels;  // of a picture
-  int64_t first, count;
-  int64_t plane;  // floats from one plane to the next
+struct WinogradPictures {
+  int64_t pictures, height, width;
 
   int64_t across() const { return (width + 1) / 2; }
-  int64_t each() const { return (height + 1) / 2 * across(); }  // tiles of a picture
+  int64_t tilesOfPicture() const { return (height + 1) / 2 * across(); }
+  int64_t tiles() const { return pictures * tilesOfPicture(); }
+};
+
+struct WinogradConvolution {
+  WinogradPictures shape;
+  int64_t in, out;
+  const float* x;
+  const float* kernel;    // transformed
+  const float* bias;      // null, or out
+  const float* residual;  // null, or of the shape of y; may be y
+  float* y;
+};
+
+struct WinogradGradient {
+  WinogradPictures shape;
+  int64_t in, out;
+  const float* x;
+  const float* dy;
+  float* scratch;
+  float* dWeight;  // [out, 3, 3, in]
+  bool accumulate;
 };
 
 struct WinogradKernels {
-  /// planes = B' d B
-  void (*input)(const WinogradTiles&, const float* x, float* planes);
-  /// y = A' planes A + bias + residual; the last two may be null, residual may be y
-  void (*output)(const WinogradTiles&, const float* planes, const float* bias, const float* residual,
-                 float* y);
-  /// planes = A dy A': the way back through the output transform
-  void (*upstream)(const WinogradTiles&, const float* dy, float* planes);
-  /// planes of [out, in] = G g G' for a kernel that lies as [out, 3, 3, in]
-  void (*kernel)(const float* weight, int64_t out, int64_t in, float* planes, int64_t plane);
-  /// dWeight (+)= G' planes G: the way back through it
-  void (*kernelGradient)(const float* planes, int64_t plane, int64_t out, int64_t in, float* dWeight,
-                         bool accumulate);
+  /// Floats of a transformed kernel.
+  int64_t (*kernelFloats)(int64_t in, int64_t out);
+  /// Transforms a kernel [out, 3, 3, in]; `back` for the gradient of the input, a convolution from out to in.
+  void (*transformKernel)(const float* weight, int64_t in, int64_t out, bool back, float* kernel);
+  void (*convolve)(const WinogradConvolution&);
+  /// Floats of scratch memory of `gradient`.
+  int64_t (*gradientFloats)(const WinogradPictures&, int64_t in, int64_t out);
+  /// dWeight (+)= the gradient of the kernel.
+  void (*gradient)(const WinogradGradient&);
 };
 
 }  // namespace duet
