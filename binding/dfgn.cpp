@@ -216,14 +216,13 @@ Napi::Value Dfgn::run(const Napi::CallbackInfo& info, std::vector<Napi::Value> h
       std::move(result));
   network->jobs.insert(job.get());
   return Environment::of(info.Env())
-      .start(job, {.threads = network->threads,
-                   .held = std::move(held),
-                   .ended = [this, network, job = job.get()] {
-                     network->jobs.erase(job);
-                     if (network_)
-                       reportMemory(network->parameterBytes + network->trainingBytes +
-                                    network->arenaPeakBytes);
-                   }});
+      .start(
+          job,
+          {.threads = network->threads, .held = std::move(held), .ended = [this, network, job = job.get()] {
+             network->jobs.erase(job);
+             if (network_)
+               reportMemory(network->parameterBytes + network->trainingBytes + network->arenaPeakBytes);
+           }});
 }
 
 /// Tells V8 how much memory hangs on this small object, for its decisions when to collect.
@@ -249,16 +248,16 @@ Napi::Value Dfgn::parameters(const Napi::CallbackInfo& info) {
 Napi::Value Dfgn::load(const Napi::CallbackInfo& info) {
   return run(
       info, {},
-      [path = toPath(argument(info, 0, "path")), part = toPart(argument(info, 1, "part"))](
-          StickerSession& session) { session.load(path, part); },
+      [path = toPath(argument(info, 0, "path")),
+       part = toPart(argument(info, 1, "part"))](StickerSession& session) { session.load(path, part); },
       nothing);
 }
 
 Napi::Value Dfgn::save(const Napi::CallbackInfo& info) {
   return run(
       info, {},
-      [path = toPath(argument(info, 0, "path")), part = toPart(argument(info, 1, "part"))](
-          StickerSession& session) { session.save(path, part); },
+      [path = toPath(argument(info, 0, "path")),
+       part = toPart(argument(info, 1, "part"))](StickerSession& session) { session.save(path, part); },
       nothing);
 }
 
@@ -274,8 +273,8 @@ Napi::Value Dfgn::write(const Napi::CallbackInfo& info) {
   std::vector<Napi::Value> held;
   SpansByName values = toSpansByName(argument(info, 0, "values"), held);
   return run(
-      info, std::move(held),
-      [values = std::move(values)](StickerSession& session) { session.write(values); }, nothing);
+      info, std::move(held), [values = std::move(values)](StickerSession& session) { session.write(values); },
+      nothing);
 }
 
 Napi::Value Dfgn::startTraining(const Napi::CallbackInfo& info) {

@@ -127,8 +127,7 @@ DenoisingOptions toDenoisingOptions(const Named& named) {
     options.emaDecay = toNumber(given, 0, 1);
   if (const Named given = property(named, "lossOverKept"); given.given())
     options.lossOverKept = toBoolean(given);
-  if (const Named given = property(named, "checkpoint"); given.given())
-    options.checkpoint = toBoolean(given);
+  if (const Named given = property(named, "checkpoint"); given.given()) options.checkpoint = toBoolean(given);
   if (const Named given = property(named, "seed"); given.given()) options.seed = toSeed(given);
   if (const Named given = property(named, "keepGradients"); given.given())
     options.keepGradients = toBoolean(given);

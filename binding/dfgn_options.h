@@ -13,8 +13,8 @@ DenoisingOptions toDenoisingOptions(const Named& named);
 PlannedStep toPlannedStep(const Named& named);
 StickerSession::Part toPart(const Named& named);
 
-/// A batch for another thread. Integers are copied: their checked values decide what memory is read. Floats stay
-/// where they are and must be held.
+/// A batch for another thread. Integers are copied: their checked values decide what memory is read. Floats
+/// stay where they are and must be held.
 struct DenoisingInput {
   DenoisingBatch batch;
   std::vector<int32_t> timesteps, tokens;

@@ -77,6 +77,16 @@ export {
   viltConfig,
   viltPreset,
 } from './models/config.js';
+export { Dfgn, type DfgnMemory, type DfgnOptions } from './models/dfgn.js';
+export {
+  DFGN_PRESETS,
+  type DfgnConfig,
+  type DfgnConfigInput,
+  type DfgnPreset,
+  dfgnConfig,
+  dfgnPreset,
+  readDfgnConfig,
+} from './models/dfgn-config.js';
 export { nameFromPublished, publishedName } from './models/names.js';
 export { type EncodedCaptions, FrozenTextEncoder, type TextEncoderOptions } from './models/text-encoder.js';
 export {
@@ -89,9 +99,14 @@ export {
 export type {
   AdapterMode,
   ComputeType,
+  DenoisingBatch,
+  DenoisingOptions,
+  DenoisingResult,
+  DfgnPart,
   DType,
   HiddenStates,
   OptimizerOptions,
+  PredictionBatch,
   ScheduleOptions,
   StepResult,
   SystemInfo,

@@ -1,6 +1,6 @@
-// Gradient checkpointing (Chen et al. 2016, "Training deep nets with sublinear memory cost"): a part of the network
-// runs without recording and keeps only its inputs; the way back runs it again, this time recording. Costs one
-// more forward pass of the part; the numbers are those of the plain way, bit for bit.
+// Gradient checkpointing (Chen et al. 2016, "Training deep nets with sublinear memory cost"): a part of the
+// network runs without recording and keeps only its inputs; the way back runs it again, this time recording.
+// Costs one more forward pass of the part; the numbers are those of the plain way, bit for bit.
 #pragma once
 
 #include <functional>

@@ -12,7 +12,7 @@ namespace duet {
 
 /// Defaults are the published network's; names in comments are those of its config.json.
 struct DfgnConfig {
-  int64_t channels = 4;                                         // in_channels, out_channels: 4 latents, or 3 or 4 pixels
+  int64_t channels = 4;  // in_channels, out_channels: 4 latents, or 3 or 4 pixels
   std::vector<int64_t> blockChannels = {320, 640, 1024, 1280};  // block_out_channels
   int64_t layersPerBlock = 2;                                   // layers_per_block
   int64_t normGroups = 32;                                      // norm_num_groups

@@ -1,5 +1,5 @@
-// The parameters of a frame generation network under their published names: construction with PyTorch's initial
-// values, loading and writing of safetensors.
+// The parameters of a frame generation network under their published names: construction with PyTorch's
+// initial values, loading and writing of safetensors.
 #include <algorithm>
 
 #include "io/safetensors.h"
@@ -49,8 +49,8 @@ Dfgn::Dfgn(const DfgnConfig& config, uint64_t seed, bool initialise)
   list_.convolution("image_latents_proj_in.0", image1_, 4 * c, c, 3);
   list_.convolution("image_latents_proj_in.2", image2_, 4 * c, 4 * c, 3);
   list_.convolution("image_latents_proj_in.4", image3_, c, 4 * c, 3);
-  imageEncoder_ = std::make_unique<TemporalEncoder>(list_, "image_latents_temporal_encoder.", c, kImageHeads,
-                                                    c, 4 * c);
+  imageEncoder_ =
+      std::make_unique<TemporalEncoder>(list_, "image_latents_temporal_encoder.", c, kImageHeads, c, 4 * c);
   const TransformerShape in{first, kInHeads * config_.headSize, kInHeads, config_.normGroups, 0};
   transformerIn_ = std::make_unique<TemporalTransformer>(list_, "transformer_in.", in);
   makeBlocks();

@@ -51,8 +51,7 @@ void ParameterList::allocate(const std::string& name, Parameter& parameter, cons
 
 void ParameterList::publish(const std::string& name, Parameter& parameter, const Shape& shape,
                             int64_t firstRow, bool kernel) {
-  if (!byName_.emplace(name, list_.size()).second)
-    fail(Code::Internal, "Two parameters are called ", name);
+  if (!byName_.emplace(name, list_.size()).second) fail(Code::Internal, "Two parameters are called ", name);
   list_.push_back({name, &parameter, firstRow, shape, kernel});
 }
 

@@ -1,6 +1,6 @@
-// The blocks of the frame generation network by name, for tests and reference numbers. Pictures are [n, C, h, w],
-// tokens [n, length, width]; parameters are inputs called param.<published name> and their sizes make the block.
-// Results: 'out', 'grad.<input>', 'grad.param.<name>'.
+// The blocks of the frame generation network by name, for tests and reference numbers. Pictures are [n, C, h,
+// w], tokens [n, length, width]; parameters are inputs called param.<published name> and their sizes make the
+// block. Results: 'out', 'grad.<input>', 'grad.param.<name>'.
 #include "nn/attention.h"
 #include "nn/gated.h"
 #include "nn/linear.h"
@@ -41,8 +41,8 @@ class BlockCall {
   /// The grid of an input of pictures, `frames` of them a clip.
   PictureGrid grid(const std::string& name, int64_t frames = 1) const {
     const Shape& shape = call_.input(name).shape();
-    require(shape.rank() == 4 && frames >= 1 && shape[0] % frames == 0, "Expected '", name,
-            "' as clips of ", frames, " pictures [n, C, h, w] but received ", shape.text());
+    require(shape.rank() == 4 && frames >= 1 && shape[0] % frames == 0, "Expected '", name, "' as clips of ",
+            frames, " pictures [n, C, h, w] but received ", shape.text());
     return {shape[0] / frames, frames, shape[2], shape[3]};
   }
 
@@ -160,7 +160,8 @@ void runStiLayer(Call& call) {
   shape.heads = b.number("heads", 8);
   const std::string variant = b.text("variant", "interaction");
   require(variant == "interaction" || variant == "semantic" || variant == "detail",
-          "Expected 'interaction', 'semantic' or 'detail' for attribute 'variant' but received '", variant, "'");
+          "Expected 'interaction', 'semantic' or 'detail' for attribute 'variant' but received '", variant,
+          "'");
   shape.variant = variant == "interaction" ? StiVariant::interaction
                   : variant == "semantic"  ? StiVariant::semantic
                                            : StiVariant::detail;
@@ -247,7 +248,8 @@ void runTemporalEncoder(Call& call) {
   b.finishTokens(encoder.forward(b.c, b.tokens("x"), {shape[0], shape[1], 1, 1}), shape);
 }
 
-/// Self-attention of x, or attention to `context` where it is given, with its projections; no norm, no residual.
+/// Self-attention of x, or attention to `context` where it is given, with its projections; no norm, no
+/// residual.
 void runAttentionLayer(Call& call) {
   BlockCall b(call);
   const Shape& shape = call.input("x").shape();
@@ -274,8 +276,8 @@ void runAttentionLayer(Call& call) {
   b.finishTokens(linear(b.c, attended, out.use, &out.bias), shape);
 }
 
-/// Linear layers or 3x3 convolutions called `names` (joined by commas) with an activation between them; attributes
-/// stride, toHeight and toWidth make it a change of size.
+/// Linear layers or 3x3 convolutions called `names` (joined by commas) with an activation between them;
+/// attributes stride, toHeight and toWidth make it a change of size.
 void runLayers(Call& call) {
   BlockCall b(call);
   std::vector<std::string> names;
@@ -284,15 +286,15 @@ void runLayers(Call& call) {
     names.push_back(rest.substr(0, comma));
   names.push_back(rest);
   const std::string kind = b.text("between", "silu");
-  require(kind == "silu" || kind == "gelu", "Expected 'silu' or 'gelu' for attribute 'between' but received '",
-          kind, "'");
+  require(kind == "silu" || kind == "gelu",
+          "Expected 'silu' or 'gelu' for attribute 'between' but received '", kind, "'");
   const Activation between = kind == "silu" ? Activation::silu : Activation::gelu;
   const Shape& shape = call.input("x").shape();
   if (shape.rank() == 4) {
     std::vector<ConvolutionLayer> layers(names.size());
     for (size_t i = 0; i < names.size(); ++i)
-      b.list.convolution(names[i], layers[i], b.size(names[i] + ".weight", 0), b.size(names[i] + ".weight", 1),
-                         b.size(names[i] + ".weight", 2));
+      b.list.convolution(names[i], layers[i], b.size(names[i] + ".weight", 0),
+                         b.size(names[i] + ".weight", 1), b.size(names[i] + ".weight", 2));
     b.loadParameters();
     PictureGrid grid = b.grid("x");
     Var x = b.pictures("x");
@@ -333,8 +335,8 @@ void runGatedLayer(Call& call) {
   b.list.linear("net.0.proj", first, b.size("net.0.proj.weight", 0), shape[shape.rank() - 1]);
   b.list.linear("net.2", second, b.size("net.2.weight", 0), b.size("net.2.weight", 1));
   b.loadParameters();
-  b.finishTokens(gatedFeedForward(b.c, b.tokens("x"), first.use, &first.bias, second.use, &second.bias, Var{}),
-                 shape);
+  b.finishTokens(
+      gatedFeedForward(b.c, b.tokens("x"), first.use, &first.bias, second.use, &second.bias, Var{}), shape);
 }
 
 void runResize(Call& call) {

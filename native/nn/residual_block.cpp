@@ -31,7 +31,8 @@ Var ResidualBlock::forward(Context& c, const Var& x, const PictureGrid& grid, co
   }
   h = groupNorm(c, h, grid, norm2_.gamma, norm2_.beta, norm);
   const bool widens = shape_.in != shape_.out;
-  const Var shortcut = widens ? linear(c, cast(c, x, c.compute), shortcut_.kernel.weights, &shortcut_.bias) : x;
+  const Var shortcut =
+      widens ? linear(c, cast(c, x, c.compute), shortcut_.kernel.weights, &shortcut_.bias) : x;
   ConvolutionOptions last;
   last.residual = &shortcut;
   return convolution(c, h, grid, conv2_.kernel, &conv2_.bias, last);

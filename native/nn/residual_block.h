@@ -1,5 +1,5 @@
-// The residual block of a frame-wise U-Net (Ho et al. 2020, appendix B): two 3x3 convolutions with group norm and
-// SiLU before each, the time embedding added between them.
+// The residual block of a frame-wise U-Net (Ho et al. 2020, appendix B): two 3x3 convolutions with group norm
+// and SiLU before each, the time embedding added between them.
 #pragma once
 
 #include <string>

@@ -2,8 +2,8 @@
 //   semantic(x) = x + up(attention(pool2(x)))   one sequence of all frames' 2x2-pooled pixels, no positions
 //   detail(x)   = two residual 3x3 blocks over the frames as channels, the same weights for every feature
 //   out         = groupNorm(w1 semantic + w2 detail)
-// The result replaces x. Published start: w1 = 0, w2 = 1. The variants keep one branch alone; the closing norm
-// makes its scalar superfluous, so they have neither w1 nor w2.
+// The result replaces x. Published start: w1 = 0, w2 = 1. The variants keep one branch alone; the closing
+// norm makes its scalar superfluous, so they have neither w1 nor w2.
 #pragma once
 
 #include <string>
@@ -32,8 +32,8 @@ class StiLayer {
  public:
   StiLayer(ParameterList& list, const std::string& name, const StiShape& shape);
 
-  /// @param x f32 rows x channels; pictures of at least 2x2 @param keep null, or one byte a clip and frame: hidden
-  /// frames are no keys and enter the detail branch as zeros
+  /// @param x f32 rows x channels; pictures of at least 2x2 @param keep null, or one byte a clip and frame:
+  /// hidden frames are no keys and enter the detail branch as zeros
   Var forward(Context& context, const Var& x, const PictureGrid& grid, const uint8_t* keep = nullptr,
               StiTrace* trace = nullptr);
 

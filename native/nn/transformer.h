@@ -1,9 +1,11 @@
-// The two transformers of a video U-Net, with the parameter names of the diffusers library: group norm, a linear
-// projection in, one block x += attn1(LN(x)); x += attn2(LN(x)); x += GEGLU(LN(x)), a projection out, plus the input.
+// The two transformers of a video U-Net, with the parameter names of the diffusers library: group norm, a
+// linear projection in, one block x += attn1(LN(x)); x += attn2(LN(x)); x += GEGLU(LN(x)), a projection out,
+// plus the input.
 //
 // - spatial: a sequence is one picture; attn2 looks at the clip's text. Keys and values of the text are made
 //   once a clip, not once a frame.
-// - temporal: a sequence is one pixel over the frames of its clip; both attentions look at that sequence. Group
+// - temporal: a sequence is one pixel over the frames of its clip; both attentions look at that sequence.
+// Group
 //   norm takes its statistics over all frames of the clip.
 #pragma once
 
@@ -71,8 +73,8 @@ class SpatialTransformer {
   SpatialTransformer(ParameterList& list, const std::string& name, const TransformerShape& shape)
       : ends_(list, name, shape), block_(list, name + "transformer_blocks.0.", shape) {}
 
-  /// @param grid when the text has several times as many clips (guidance), every clip is repeated where the text
-  /// first matters and the grid afterwards says so; only in passes without recording
+  /// @param grid when the text has several times as many clips (guidance), every clip is repeated where the
+  /// text first matters and the grid afterwards says so; only in passes without recording
   Var forward(Context& context, const Var& x, PictureGrid& grid, TextTokens& text);
 
  private:

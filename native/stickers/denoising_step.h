@@ -2,7 +2,8 @@
 //   1. noisy = sqrt(a_t) x + sqrt(1 - a_t) n for every clip of a batch, t and n drawn or given
 //   2. image latents = x where both the condition mask (info mask) and the frame mask are set, else 0
 //   3. a dropped text is zeros after its encoder
-//   4. loss = mean((m prediction - m target)^2), m the frame mask; published: over all elements, so that a clip of
+//   4. loss = mean((m prediction - m target)^2), m the frame mask; published: over all elements, so that a
+//   clip of
 //      few frames weighs less; `lossOverKept` divides by the elements of real frames instead
 //   5. steps 1 to 4 for every micro-batch, their gradients averaged; clipping, AdamW, moving average
 // Noise and times are functions of (seed, step, micro-batch): a resumed run draws the same.
@@ -90,8 +91,8 @@ struct DenoisingTraining {
   Prepared prepare(const DenoisingBatch& batch, int64_t step, int64_t micro) const;
 };
 
-/// Marks what is trained: everything but the last detail biases, whose gradient is zero (the norm that follows
-/// removes what they add). @returns each parameter once
+/// Marks what is trained: everything but the last detail biases, whose gradient is zero (the norm that
+/// follows removes what they add). @returns each parameter once
 std::vector<Parameter*> trainEverything(Dfgn& network);
 
 /// Mean squared error of masked frames and its gradient. @param keep clips x frames

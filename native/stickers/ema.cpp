@@ -16,8 +16,9 @@ Ema::Ema(const std::vector<Parameter*>& parameters, double decay) : parameters_(
 }
 
 void Ema::update() {
-  require(!swapped_, "Expected the trained weights in place for a training step but their averages are; "
-                     "exchange them back with swapEma");
+  require(!swapped_,
+          "Expected the trained weights in place for a training step but their averages are; "
+          "exchange them back with swapEma");
   const auto t = static_cast<double>(++updates);
   const auto decay = static_cast<float>(std::min(decay_, (1.0 + t) / (10.0 + t)));
   for (Parameter* p : parameters_) {

@@ -1,5 +1,5 @@
-// The exponential moving average of all weights. It follows quickly at first: the decay of update t (from 1) is
-// min(decay, (1 + t) / (10 + t)).
+// The exponential moving average of all weights. It follows quickly at first: the decay of update t (from 1)
+// is min(decay, (1 + t) / (10 + t)).
 #pragma once
 
 #include <map>
