@@ -103,7 +103,8 @@ TextTokens Dfgn::tokens(Context& c, const DfgnInputs& inputs) {
   return text;
 }
 
-/// Noisy latents and the features of the known frames, and the two layers in front of the U. Few channels: in f32.
+/// Noisy latents and the features of the known frames, and the two layers in front of the U. Few channels: in
+/// f32.
 Var Dfgn::embedInputs(Context& c, DfgnInputs& inputs) {
   const PictureGrid& grid = inputs.grid;
   const uint8_t* keep = inputs.keep.empty() ? nullptr : inputs.keep.data();
@@ -125,14 +126,13 @@ Var Dfgn::embedInputs(Context& c, DfgnInputs& inputs) {
     trace->add("image_latents_temporal_encoder", Var{sequences, -1},
                {grid.clips * pixels, grid.frames, width});
   }
-  const Var x =
-      convolution(c, concatColumns(c, inputs.noisy, image), grid, convIn_.kernel, &convIn_.bias);
+  const Var x = convolution(c, concatColumns(c, inputs.noisy, image), grid, convIn_.kernel, &convIn_.bias);
   if (trace) trace->pictures("conv_in", x, grid);
   return x;
 }
 
-Var Dfgn::layerBody(Context& c, DfgnLayer& layer, Var x, PictureGrid& grid, const Var& time,
-                    TextTokens& text, const uint8_t* keep, DfgnTrace* trace) {
+Var Dfgn::layerBody(Context& c, DfgnLayer& layer, Var x, PictureGrid& grid, const Var& time, TextTokens& text,
+                    const uint8_t* keep, DfgnTrace* trace) {
   cancelPoint();
   const auto note = [&](const char* module) {
     if (trace) trace->pictures(layer.block + module + layer.number, x, grid);
@@ -158,15 +158,15 @@ Var Dfgn::runLayer(Context& c, Pass& pass, DfgnLayer& layer, const Var& x, const
   std::vector<Var> inputs{x, pass.time, pass.text.states};
   const bool joins = skip.value.defined();
   if (joins) inputs.push_back(skip);
-  return checkpoint(c, inputs,
-                    [this, &layer, grid = pass.grid, clips = pass.text.clips, tokens = pass.text.tokens,
-                     visible = pass.text.visible, keep = pass.keep,
-                     joins](Context& inner, const std::vector<Var>& in) {
-                      TextTokens text{in[2], clips, tokens, nullptr, visible};
-                      PictureGrid here = grid;
-                      return layerBody(inner, layer, joins ? concatColumns(inner, in[0], in[3]) : in[0], here,
-                                       in[1], text, keep, nullptr);
-                    });
+  return checkpoint(
+      c, inputs,
+      [this, &layer, grid = pass.grid, clips = pass.text.clips, tokens = pass.text.tokens,
+       visible = pass.text.visible, keep = pass.keep, joins](Context& inner, const std::vector<Var>& in) {
+        TextTokens text{in[2], clips, tokens, nullptr, visible};
+        PictureGrid here = grid;
+        return layerBody(inner, layer, joins ? concatColumns(inner, in[0], in[3]) : in[0], here, in[1], text,
+                         keep, nullptr);
+      });
 }
 
 Var Dfgn::run(Context& c, Pass& pass, Var x) {

@@ -1,9 +1,9 @@
-// The discrete frame generation network (DFGN) of RDTF (arXiv 2503.17735), as published: a U-Net over all frames of
-// a clip at once, in which every residual block is followed by a spatio-temporal interaction layer and, except
-// in the deepest blocks, by a spatial transformer with the text and a temporal transformer. Known frames
-// enter through the image latents, which pass a few convolutions and an attention over the frames and then stand
-// beside the noisy latents.
-// Forward code only: gradients come from the tape. Parameters have the published names and shapes.
+// The discrete frame generation network (DFGN) of RDTF (arXiv 2503.17735), as published: a U-Net over all
+// frames of a clip at once, in which every residual block is followed by a spatio-temporal interaction layer
+// and, except in the deepest blocks, by a spatial transformer with the text and a temporal transformer. Known
+// frames enter through the image latents, which pass a few convolutions and an attention over the frames and
+// then stand beside the noisy latents. Forward code only: gradients come from the tape. Parameters have the
+// published names and shapes.
 #pragma once
 
 #include <functional>
@@ -35,17 +35,17 @@ class DfgnTrace {
 /// Everything a pass takes. It lives until the backward pass is over.
 struct DfgnInputs {
   PictureGrid grid;
-  Var noisy, image;            // f32, rows x channels
-  std::vector<float> times;    // one a clip
-  Var text;                    // f32, clips * textTokens x textWidth; for guidance several times the clips
-  CaptionTokens captions;      // instead of text, for the network's own encoder
-  Var t5;                      // f32, clips * t5Tokens x t5Width; undefined without
+  Var noisy, image;          // f32, rows x channels
+  std::vector<float> times;  // one a clip
+  Var text;                  // f32, clips * textTokens x textWidth; for guidance several times the clips
+  CaptionTokens captions;    // instead of text, for the network's own encoder
+  Var t5;                    // f32, clips * t5Tokens x t5Width; undefined without
   int64_t textTokens = 0, t5Tokens = 0;
-  int64_t copies = 1;          // texts a clip; more than 1 only without recording
-  std::vector<uint8_t> keep;   // clips * frames, 0 on padded frames; empty unless the config hides padding
+  int64_t copies = 1;         // texts a clip; more than 1 only without recording
+  std::vector<uint8_t> keep;  // clips * frames, 0 on padded frames; empty unless the config hides padding
   std::map<const void*, Tensor>* kept = nullptr;  // see TextTokens
-  bool checkpoint = false;     // keep only every layer's inputs for the way back
-  DfgnTrace* trace = nullptr;  // not together with checkpoint
+  bool checkpoint = false;                        // keep only every layer's inputs for the way back
+  DfgnTrace* trace = nullptr;                     // not together with checkpoint
 };
 
 /// A residual block and what follows it.
@@ -76,8 +76,8 @@ class Dfgn {
 
   /// What of a parameter is read or written: its value, a moving average, a moment of the optimizer.
   using ValuesOf = std::function<const Tensor&(const Parameter&)>;
-  /// Safetensors with exactly the published names and shapes, f32, f16 or bf16. Nothing changes when they differ:
-  /// the error lists what is missing, unexpected and of a wrong shape.
+  /// Safetensors with exactly the published names and shapes, f32, f16 or bf16. Nothing changes when they
+  /// differ: the error lists what is missing, unexpected and of a wrong shape.
   void load(const std::string& path, const ValuesOf& valuesOf);
   void save(const std::string& path, const ValuesOf& valuesOf) const;
 

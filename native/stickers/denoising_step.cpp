@@ -184,8 +184,7 @@ double DenoisingTraining::pass(const DenoisingBatch& batch, int64_t step, int64_
   Tape tape(arena, learn);
   Context context{tape, compute, true, options.seed, 0};
   const Var output = network.forward(context, p.inputs);
-  MaskedLoss masked =
-      maskedLoss(*arena, output.value, p.target, grid, p.real, options.lossOverKept, learn);
+  MaskedLoss masked = maskedLoss(*arena, output.value, p.target, grid, p.real, options.lossOverKept, learn);
   if (!std::isfinite(masked.loss))
     fail(Code::NotFinite, "Expected a finite loss but that of step ", step, " is ", masked.loss,
          "; the weights are as before this step: lower the learning rate or look at this batch's latents");

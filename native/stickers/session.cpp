@@ -95,8 +95,8 @@ void StickerSession::write(const std::map<std::string, std::span<const float>>& 
   const ParameterList& list = state_->network.parameters();
   for (const auto& [name, data] : values) {
     const PublishedParameter& p = list.find(name);
-    require(static_cast<int64_t>(data.size()) == p.elements(), "Expected ", p.elements(), " values for ", name,
-            " ", p.shape.text(), " but received ", data.size());
+    require(static_cast<int64_t>(data.size()) == p.elements(), "Expected ", p.elements(), " values for ",
+            name, " ", p.shape.text(), " but received ", data.size());
   }
   for (const auto& [name, data] : values) {
     const PublishedParameter& p = list.find(name);
@@ -161,9 +161,8 @@ FloatsByName StickerSession::optimizerState() const {
 
 void StickerSession::setOptimizerState(const std::map<std::string, std::span<const float>>& state) {
   DenoisingTraining& t = state_->active();
-  const std::pair<std::string, Part> parts[] = {{".exp_avg", Part::firstMoment},
-                                                {".exp_avg_sq", Part::secondMoment},
-                                                {".ema", Part::average}};
+  const std::pair<std::string, Part> parts[] = {
+      {".exp_avg", Part::firstMoment}, {".exp_avg_sq", Part::secondMoment}, {".ema", Part::average}};
   struct Target {
     const PublishedParameter* parameter;
     Part part;
@@ -181,15 +180,18 @@ void StickerSession::setOptimizerState(const std::map<std::string, std::span<con
     const auto found = std::find_if(std::begin(parts), std::end(parts), [&](const auto& part) {
       return dot != std::string::npos && key.substr(dot) == part.first;
     });
-    require(found != std::end(parts), "Expected '<parameter>.exp_avg', '.exp_avg_sq', '.ema' or 'step' but "
-                                      "received '", key, "'");
+    require(found != std::end(parts),
+            "Expected '<parameter>.exp_avg', '.exp_avg_sq', '.ema' or 'step' but "
+            "received '",
+            key, "'");
     const PublishedParameter& p = state_->network.parameters().find(key.substr(0, dot));
     require(static_cast<int64_t>(data.size()) == p.elements(), "Expected ", p.elements(), " values for ", key,
             " but received ", data.size());
     targets.push_back({&p, found->second, data.data()});
   }
   for (const Target& target : targets)
-    target.parameter->fromPublished(target.values, state_->valuesOf(*target.parameter->parameter, target.part));
+    target.parameter->fromPublished(target.values,
+                                    state_->valuesOf(*target.parameter->parameter, target.part));
   setSteps(steps);
 }
 
@@ -289,8 +291,8 @@ Differentiated StickerSession::differentiate(const PredictionBatch& batch, std::
   const PictureGrid grid = inputs.grid;
   std::vector<uint8_t> real(static_cast<size_t>(grid.pictures()), 1);
   if (!batch.frameMask.empty()) {
-    require(batch.frameMask.size() == real.size(), "Expected ", real.size(), " values for frameMask but received ",
-            batch.frameMask.size());
+    require(batch.frameMask.size() == real.size(), "Expected ", real.size(),
+            " values for frameMask but received ", batch.frameMask.size());
     real.assign(batch.frameMask.begin(), batch.frameMask.end());
   }
   const Tensor wanted = rowsOf(*s.arena, target, grid, s.network.config().channels);

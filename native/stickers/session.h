@@ -1,5 +1,5 @@
-// What the binding talks to: one frame generation network, its training and its passes for sampling. Calls are
-// coarse and run one after the other on the device's queue.
+// What the binding talks to: one frame generation network, its training and its passes for sampling. Calls
+// are coarse and run one after the other on the device's queue.
 #pragma once
 
 #include <map>
@@ -20,8 +20,8 @@ struct PredictionBatch {
   int64_t clips = 0, height = 0, width = 0, textTokens = 0, t5Tokens = 0;
   std::span<const float> noisyLatents, imageLatents;  // B x C x F x H x W
   std::span<const float> timesteps;                   // B
-  std::span<const float> text, t5;  // n * B texts; with n = 2 (guidance) all unconditional ones first
-  std::span<const int32_t> tokens;  // n * B captions instead of text, for the network's caption encoder
+  std::span<const float> text, t5;     // n * B texts; with n = 2 (guidance) all unconditional ones first
+  std::span<const int32_t> tokens;     // n * B captions instead of text, for the network's caption encoder
   std::span<const uint8_t> dropText;   // n * B, 1 where zeros take the place of a text; or empty
   std::span<const uint8_t> frameMask;  // B x F, or empty; matters to networks that hide padding
 };
@@ -34,9 +34,9 @@ struct Differentiated {
 };
 
 struct DfgnMemory {
-  size_t parameterBytes = 0;   // weights and their packed copies
-  size_t trainingBytes = 0;    // gradients, optimizer, moving average
-  size_t arenaPeakBytes = 0;   // activations of the largest pass so far
+  size_t parameterBytes = 0;  // weights and their packed copies
+  size_t trainingBytes = 0;   // gradients, optimizer, moving average
+  size_t arenaPeakBytes = 0;  // activations of the largest pass so far
 };
 
 class StickerSession {
@@ -64,7 +64,8 @@ class StickerSession {
   void setSteps(int64_t steps);
   void swapAverages();
 
-  /// The network's output for n * B clips, or with a guidance scale g (n = 2) e_0 + g (e_1 - e_0) for B clips.
+  /// The network's output for n * B clips, or with a guidance scale g (n = 2) e_0 + g (e_1 - e_0) for B
+  /// clips.
   std::vector<float> predict(const PredictionBatch& batch, const float* guidance);
   std::vector<DfgnTrace::Entry> trace(const PredictionBatch& batch);
   /// Loss against a target, the gradients of all parameters (see gradients()) and inputs; nothing is updated.
