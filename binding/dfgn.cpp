@@ -288,9 +288,7 @@ Napi::Value Dfgn::startTraining(const Napi::CallbackInfo& info) {
 
 Napi::Value Dfgn::step(const Napi::CallbackInfo& info) {
   std::vector<Napi::Value> held;
-  std::vector<DenoisingInput> inputs;
-  for (const Named& batch : toList(argument(info, 0, "batches")))
-    inputs.push_back(toDenoisingInput(batch, held));
+  std::vector<DenoisingInput> inputs = toDenoisingInputs(toList(argument(info, 0, "batches")), held);
   return run(
       info, std::move(held),
       [inputs = std::move(inputs)](StickerSession& session) {
@@ -303,7 +301,7 @@ Napi::Value Dfgn::step(const Napi::CallbackInfo& info) {
 
 Napi::Value Dfgn::evaluate(const Napi::CallbackInfo& info) {
   std::vector<Napi::Value> held;
-  DenoisingInput input = toDenoisingInput(argument(info, 0, "batch"), held);
+  DenoisingInput input = std::move(toDenoisingInputs({argument(info, 0, "batch")}, held).front());
   const int64_t drawStep = toInteger(argument(info, 1, "drawStep"), 0, int64_t{1} << 40);
   return run(
       info, std::move(held),

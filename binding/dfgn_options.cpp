@@ -151,25 +151,34 @@ StickerSession::Part toPart(const Named& named) {
   return parts[toChoice(named, {"weights", "average", "firstMoment", "secondMoment"})];
 }
 
-DenoisingInput toDenoisingInput(const Named& named, std::vector<Napi::Value>& held) {
-  DenoisingInput input;
-  sizesOf(input.batch, named);
-  // All properties before any memory: a getter could move it.
-  const Named latents = property(named, "latents"), noise = property(named, "noise");
-  const Named text = property(named, "text"), t5 = property(named, "t5");
-  const Named timesteps = property(named, "timesteps"), frameMask = property(named, "frameMask");
-  const Named infoMask = property(named, "infoMask"), dropText = property(named, "dropText");
-  const Named tokens = property(named, "tokens");
-  input.timesteps = intsIfGiven(timesteps);
-  input.tokens = intsIfGiven(tokens);
-  input.frameMask = bytesIfGiven(frameMask);
-  input.infoMask = bytesIfGiven(infoMask);
-  input.dropText = bytesIfGiven(dropText);
-  input.batch.latents = floatsOf(latents, held);
-  input.batch.noise = floatsIfGiven(noise, held);
-  input.batch.text = floatsIfGiven(text, held);
-  input.batch.t5 = floatsIfGiven(t5, held);
-  return input;
+std::vector<DenoisingInput> toDenoisingInputs(const std::vector<Named>& batches,
+                                              std::vector<Napi::Value>& held) {
+  struct Properties {
+    Named latents, noise, text, t5, timesteps, frameMask, infoMask, dropText, tokens;
+  };
+  // All properties of all batches before any memory: a getter could move it.
+  std::vector<DenoisingInput> inputs(batches.size());
+  std::vector<Properties> given;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const auto of = [&](const char* key) { return property(batches[i], key); };
+    sizesOf(inputs[i].batch, batches[i]);
+    given.push_back({of("latents"), of("noise"), of("text"), of("t5"), of("timesteps"), of("frameMask"),
+                     of("infoMask"), of("dropText"), of("tokens")});
+  }
+  for (size_t i = 0; i < batches.size(); ++i) {
+    const Properties& from = given[i];
+    DenoisingInput& input = inputs[i];
+    input.timesteps = intsIfGiven(from.timesteps);
+    input.tokens = intsIfGiven(from.tokens);
+    input.frameMask = bytesIfGiven(from.frameMask);
+    input.infoMask = bytesIfGiven(from.infoMask);
+    input.dropText = bytesIfGiven(from.dropText);
+    input.batch.latents = floatsOf(from.latents, held);
+    input.batch.noise = floatsIfGiven(from.noise, held);
+    input.batch.text = floatsIfGiven(from.text, held);
+    input.batch.t5 = floatsIfGiven(from.t5, held);
+  }
+  return inputs;
 }
 
 DenoisingBatch DenoisingInput::view() const {

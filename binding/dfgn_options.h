@@ -22,7 +22,8 @@ struct DenoisingInput {
 
   DenoisingBatch view() const;
 };
-DenoisingInput toDenoisingInput(const Named& named, std::vector<Napi::Value>& held);
+std::vector<DenoisingInput> toDenoisingInputs(const std::vector<Named>& batches,
+                                              std::vector<Napi::Value>& held);
 
 struct PredictionInput {
   PredictionBatch batch;
