@@ -43,6 +43,7 @@ export interface StickersTrainFlags extends ComputeFlags {
   maskPadding: boolean;
   checkpointing: boolean;
   pixels: number;
+  patch: number;
   frames: number;
   alpha: boolean;
   keyFrames: KeyFrameMethod;
@@ -109,6 +110,7 @@ export function stickersTrainCommand(): Command {
     )
     .optionsGroup('Data:')
     .option('--pixels <side>', 'side of a clip', integer(4), 64)
+    .option('--patch <side>', 'squares of so many pixels a side become channels (less work)', integer(1), 1)
     .option('--frames <count>', 'frames of a clip', integer(1), 8)
     .option('--alpha', 'learn transparency too (pixels only)', false)
     .addOption(
@@ -182,6 +184,7 @@ export async function trainStickers(
   const trainer = new StickerTrainer({
     network: networkOf(flags),
     data,
+    patch: flags.patch,
     space: flags.autoencoder === undefined ? 'pixels' : { autoencoder: flags.autoencoder },
     text:
       flags.textEncoder === undefined
@@ -232,9 +235,9 @@ export async function trainStickers(
 }
 
 function networkOf(flags: StickersTrainFlags) {
-  const { size, channels, layers, sti, maskPadding, frames, alpha, autoencoder } = flags;
+  const { size, channels, layers, sti, maskPadding, frames, alpha, autoencoder, patch } = flags;
   return dfgnPreset(size, {
-    in_channels: autoencoder === undefined ? (alpha ? 4 : 3) : 4,
+    in_channels: autoencoder === undefined ? (alpha ? 4 : 3) * patch ** 2 : 4,
     num_frames: frames,
     sti,
     mask_padding: maskPadding,

@@ -18,6 +18,8 @@ const PIPELINE = 'pipeline.json';
 const pipelineSchema = z.strictObject({
   network: dfgnConfigSchema,
   space: z.union([z.literal('pixels'), z.strictObject({ autoencoder: z.string() })]),
+  /** Pixels a side that become channels. */
+  patch: z.int().min(1),
   text: z.union([
     z.literal('captions'),
     z.strictObject({ encoder: z.string(), second: z.string().optional(), length: z.int().optional() }),
@@ -117,8 +119,8 @@ async function openText(
   return new CaptionText(vocabulary, CaptionText.lengthFor(vocabulary, captions ?? []));
 }
 
-async function openSpace({ space, channels, compute, threads }: PipelineSettings): Promise<Space> {
+async function openSpace({ space, patch, channels, compute, threads }: PipelineSettings): Promise<Space> {
   return space === 'pixels'
-    ? new PixelSpace(channels)
+    ? new PixelSpace(channels, patch)
     : LatentSpace.open(space.autoencoder, { compute, threads });
 }

@@ -15,6 +15,7 @@ const rate = z.number().min(0).max(1);
 
 const settingsSchema = z.strictObject({
   space: z.union([z.literal('pixels'), z.strictObject({ autoencoder: z.string() })]).default('pixels'),
+  patch: count.max(8).default(1),
   text: z
     .union([
       z.literal('captions'),
@@ -66,6 +67,11 @@ export interface StickerTrainerOptions {
   data: StickerDataset;
   /** Default `pixels`: 3 or 4 channels, as the data have. Or the folder of an AutoencoderKL, for latents. */
   space?: 'pixels' | { autoencoder: string };
+  /**
+   * Pixels: squares of so many pixels a side become channels of one smaller picture. Default 1. The network's in_channels is the
+   * data's channels times its square.
+   */
+  patch?: number;
   /** Default `captions`: a small text encoder that is trained with the network. Or folders of frozen encoders. */
   text?: 'captions' | TextSourceSettings;
   /** Default `difficulty-adaptive`. */

@@ -38,24 +38,65 @@ export interface Space {
   dispose(): void;
 }
 
+/**
+ * The pixels themselves. With a patch of p, squares of p x p pixels become p * p times as many channels, which makes the network's
+ * pictures smaller: attention over all frames costs p^4 times less.
+ */
 export class PixelSpace implements Space {
-  readonly reduction = 1;
+  readonly channels: number;
+  readonly reduction: number;
+  readonly #pixelChannels: 3 | 4;
 
-  constructor(readonly channels: 3 | 4) {}
-
-  async enter(batch: Pick<StickerBatch, 'values'>): Promise<Float32Array> {
-    return batch.values;
+  constructor(channels: 3 | 4, patch = 1) {
+    this.#pixelChannels = channels;
+    this.channels = channels * patch * patch;
+    this.reduction = patch;
   }
 
-  async leave(values: Float32Array): Promise<Float32Array> {
-    return values;
+  async enter(batch: Pick<StickerBatch, 'values'>, shape: ClipShape): Promise<Float32Array> {
+    return this.#moved(batch.values, shape, (out, values, patched, plain) => {
+      out[patched] = values[plain] as number;
+    });
+  }
+
+  async leave(values: Float32Array, shape: ClipShape): Promise<Float32Array> {
+    return this.#moved(values, shape, (out, from, patched, plain) => {
+      out[plain] = from[patched] as number;
+    });
   }
 
   async fingerprint(): Promise<string> {
-    return 'pixels';
+    return `pixels, patches of ${this.reduction}`;
   }
 
   dispose(): void {}
+
+  /** Goes through all values with their place in [B, p * p * C, F, H / p, W / p] and in [B, C, F, H, W]. */
+  #moved(
+    from: Float32Array,
+    { clips, frames, height, width }: ClipShape,
+    move: (out: Float32Array, from: Float32Array, patched: number, plain: number) => void,
+  ): Float32Array {
+    const { reduction: p } = this;
+    if (p === 1) return from;
+    const out = new Float32Array(from.length);
+    const [rows, columns] = [height / p, width / p];
+    const channels = this.#pixelChannels;
+    let plain = 0;
+    for (let plane = 0; plane < clips * channels * frames; plane++) {
+      const frame = plane % frames;
+      const channel = Math.floor(plane / frames) % channels;
+      const clip = Math.floor(plane / (frames * channels));
+      for (let y = 0; y < height; y++) {
+        for (let x = 0; x < width; x++, plain++) {
+          const part = (channel * p + (y % p)) * p + (x % p);
+          const place = Math.floor(y / p) * columns + Math.floor(x / p);
+          move(out, from, ((clip * this.channels + part) * frames + frame) * rows * columns + place, plain);
+        }
+      }
+    }
+    return out;
+  }
 }
 
 export class LatentSpace implements Space {

@@ -173,12 +173,6 @@ export class StickerTrainer {
         `Expected in_channels ${space.channels} (of the space) for the network but received ${network.config.in_channels}`,
       );
     }
-    if (this.settings.space === 'pixels' && this.data.spec.channels !== space.channels) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected data of ${space.channels} channels (in_channels of the network) but received ${this.data.spec.channels}`,
-      );
-    }
     if (this.settings.space !== 'pixels' && this.data.spec.channels !== 3) {
       throw new DuetError(
         'INVALID_ARGUMENT',
@@ -188,15 +182,15 @@ export class StickerTrainer {
     if (size % space.reduction !== 0) {
       throw new DuetError(
         'INVALID_ARGUMENT',
-        `Expected a size divisible by ${space.reduction} (the autoencoder's reduction) for the data but received ${size}`,
+        `Expected a size divisible by ${space.reduction} (${this.settings.space === 'pixels' ? 'the patch' : "the autoencoder's reduction"}) for the data but received ${size}`,
       );
     }
   }
 
   #pipeline(): PipelineSettings {
-    const { network, space, text, compute, threads, device, prediction } = this.settings;
+    const { network, space, patch, text, compute, threads, device, prediction } = this.settings;
     const { size, channels } = this.data.spec;
-    return { network, space, text, compute, threads, device, prediction, size, channels };
+    return { network, space, patch, text, compute, threads, device, prediction, size, channels };
   }
 
   async #startTraining(network: Dfgn): Promise<void> {
