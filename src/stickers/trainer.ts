@@ -105,7 +105,7 @@ export class StickerTrainer {
       height: side,
       width: side,
       textTokens: text.tokens.text,
-      t5Tokens: text.tokens.t5,
+      ...(text.tokens.t5 > 0 && { t5Tokens: text.tokens.t5 }),
       checkpoint: gradientCheckpointing,
       ema: emaDecay !== null,
     });
