@@ -35,6 +35,8 @@ export interface SamplingOptions {
 
 export interface DenoisingInput {
   clips: number;
+  /** What the network predicts. Default `epsilon`, the noise. */
+  prediction?: 'epsilon' | 'velocity';
   /** Of the network's space. */
   height: number;
   width: number;
@@ -83,7 +85,8 @@ export async function denoise(
       timesteps: new Float32Array(clips).fill(timestep),
       ...(input.frameMask && { frameMask: input.frameMask }),
     } as PredictionBatch;
-    output = await network.predict(batch, guided ? guidance : undefined);
+    const predicted = await network.predict(batch, guided ? guidance : undefined);
+    output = input.prediction === 'velocity' ? noiseOf(schedule, current, predicted, timestep) : predicted;
     return output;
   };
   let before = initial;
@@ -119,6 +122,18 @@ function samplerOf(schedule: NoiseSchedule, options: SamplingOptions): Sampler {
         `Expected one of ${SAMPLERS.join(', ')} for the sampler but received ${String(sampler)}`,
       );
   }
+}
+
+/** e = sqrt(1 - a) x + sqrt(a) v (arXiv 2202.00512, appendix D) */
+function noiseOf(
+  schedule: NoiseSchedule,
+  noisy: Float32Array,
+  velocity: Float32Array,
+  timestep: number,
+): Float32Array {
+  const alpha = schedule.alphaAt(timestep);
+  const [keep, spread] = [Math.sqrt(alpha), Math.sqrt(1 - alpha)];
+  return noisy.map((value, i) => spread * value + keep * (velocity[i] as number));
 }
 
 /** x0 = (x - sqrt(1 - a) e) / sqrt(a) */

@@ -174,6 +174,7 @@ export class StickerPipeline {
       network,
       {
         clips,
+        prediction: this.settings.prediction,
         height: size / space.reduction,
         width: size / space.reduction,
         imageLatents: applyMasks(
