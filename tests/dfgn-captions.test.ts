@@ -93,7 +93,7 @@ describe('gradients', () => {
         (best, x, i) => (Math.abs(x) > Math.abs(gradient[best] as number) ? i : best),
         0,
       );
-      const step = 2e-2;
+      const step = name.includes('embedding') ? 2e-3 : 2e-2; // the tables' values are small
       const loss = async (sign: number) => {
         const moved = Float32Array.from(before as Float32Array);
         moved[at] = (moved[at] as number) + sign * step;
