@@ -49,7 +49,7 @@ void sizesOf(Batch& batch, const Named& named) {
   batch.width = toInteger(property(named, "width"), 1, kMostPixels);
   batch.textTokens = toInteger(property(named, "textTokens"), 1, kMostWidth);
   if (const Named given = property(named, "t5Tokens"); given.given())
-    batch.t5Tokens = toInteger(given, 1, kMostWidth);
+    batch.t5Tokens = toInteger(given, 0, kMostWidth);
 }
 
 AdamWOptions toOptimizer(const Named& named) {

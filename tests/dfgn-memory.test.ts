@@ -66,7 +66,12 @@ describe('the plan of a step', () => {
   for (const compute of bf16 ? (['fp32', 'bf16'] as const) : (['fp32'] as const)) {
     for (const checkpoint of [false, true]) {
       const name = `${compute}${checkpoint ? ', checkpointing' : ''}`;
-      cases.push([`${name}, preset tiny`, dfgnPreset('tiny'), { ...picture, checkpoint }, compute]);
+      cases.push([
+        `${name}, preset tiny`,
+        dfgnPreset('tiny'),
+        { ...picture, t5Tokens: 0, checkpoint },
+        compute,
+      ]);
       const t5 = { ...picture, t5Tokens: 3, checkpoint, ema: true };
       cases.push([`${name}, three levels and two texts`, wide, t5, compute]);
       const own: DfgnConfigInput = { ...wide, t5_dim: null, caption_encoder: ENCODER, mask_padding: true };

@@ -52,7 +52,11 @@ function common(config: Config, clips: number, seed: number) {
 export const valuesOf = (config: Config) => config.in_channels * config.num_frames * HEIGHT * WIDTH;
 export const PIXELS = HEIGHT * WIDTH;
 
-export function predictionBatch(config: Config, clips = 1, seed = 10): PredictionBatch {
+interface States {
+  text: Float32Array;
+}
+
+export function predictionBatch(config: Config, clips = 1, seed = 10): PredictionBatch & States {
   return {
     ...common(config, clips, seed),
     noisyLatents: normals(clips * valuesOf(config), seed + 3),
@@ -61,7 +65,7 @@ export function predictionBatch(config: Config, clips = 1, seed = 10): Predictio
   };
 }
 
-export function denoisingBatch(config: Config, clips = 1, seed = 10): DenoisingBatch {
+export function denoisingBatch(config: Config, clips = 1, seed = 10): DenoisingBatch & States {
   return { ...common(config, clips, seed), latents: normals(clips * valuesOf(config), seed + 3) };
 }
 

@@ -58,7 +58,7 @@ describe('what goes into the network', () => {
     const config = configOf(network);
     await network.startTraining({ ...training, keepOutputs: true });
     const noise = normals(valuesOf(config), 77);
-    const batch: DenoisingBatch = {
+    const batch = {
       ...denoisingBatch(config),
       noise,
       timesteps: Int32Array.of(250),

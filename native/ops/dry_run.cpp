@@ -10,8 +10,16 @@ void silence(Result (*&kernel)(Arguments...)) {
 }
 
 template <typename... Kernels>
-void silenceAll(Kernels&... kernels) {
+void silenceSome(Kernels&... kernels) {
   (silence(kernels), ...);
+}
+
+/// All kernels of a table.
+template <typename Table, typename... Kernels>
+void silenceAll(const Table&, Kernels&... kernels) {
+  static_assert(sizeof(Table) == sizeof...(kernels) * sizeof(void*),
+                "This table has a kernel that still runs");
+  silenceSome(kernels...);
 }
 
 /// A size in the place of a matrix; nothing but packedBytes looks into it.
@@ -25,28 +33,33 @@ size_t sizeOfPacked(const PackedMatrix& packed) { return reinterpret_cast<const 
 /// The backend of this machine with silent kernels.
 const Backend& silent() {
   static const Backend made = [] {
+    static_assert(sizeof(Backend) == 54 * sizeof(void*),
+                  "Silence the kernels that were added to the backend");
     Backend b = backend();
     b.name = "dry run";
+    // What only tells sizes goes on telling them.
     silence(b.product.multiply);
     b.product.pack = packSize;
     b.product.packedBytes = sizeOfPacked;
-    silenceAll(b.norm.forward, b.norm.backward, b.norm.rmsForward);
-    silenceAll(b.activation.forward, b.activation.backward);
-    silenceAll(b.attention.forward, b.attention.backward);
+    silenceSome(b.winograd.transformKernel, b.winograd.convolve, b.winograd.gradient);
+    silenceAll(b.norm, b.norm.forward, b.norm.backward, b.norm.rmsForward);
+    silenceAll(b.activation, b.activation.forward, b.activation.backward);
+    silenceAll(b.attention, b.attention.forward, b.attention.backward);
     ElementwiseKernels& e = b.elementwise;
-    silenceAll(e.convert, e.add, e.multiply, e.scale, e.columnSum, e.gatherRows, e.addRows, e.dropout);
-    silenceAll(b.embedding.forward, b.embedding.backward);
+    silenceAll(e, e.convert, e.add, e.multiply, e.scale, e.columnSum, e.gatherRows, e.addRows, e.dropout);
+    silenceAll(b.embedding, b.embedding.forward, b.embedding.backward);
     LossKernels& l = b.loss;
-    silenceAll(l.distillation, l.binary, l.crossEntropy, l.softmax, l.softmaxBackward);
-    silenceAll(b.optimizer.adamw, b.optimizer.squareSum);
-    silenceAll(b.convolution.gatherPatches, b.convolution.exchangeKernel);
-    silenceAll(b.groupNorm.forward, b.groupNorm.backward);
+    silenceAll(l, l.distillation, l.binary, l.crossEntropy, l.softmax, l.softmaxBackward);
+    silenceAll(b.optimizer, b.optimizer.adamw, b.optimizer.squareSum);
+    silenceAll(b.convolution, b.convolution.gatherPatches, b.convolution.exchangeKernel);
+    silenceAll(b.groupNorm, b.groupNorm.forward, b.groupNorm.backward);
     ResampleKernels& r = b.resample;
-    silenceAll(r.upsample, r.upsampleBackward, r.averagePool, r.averagePoolBackward);
-    silenceAll(b.temporalAttention.forward, b.temporalAttention.backward);
-    silenceAll(b.detail.forward, b.detail.backward, b.detail.weightedSum, b.detail.weightedSumBackward);
-    silenceAll(b.gated.forward, b.gated.backward, b.gated.copyColumns);
-    silenceAll(b.noise.maskedSquaredError, b.noise.timeEmbedding, b.noise.movingAverage);
+    silenceAll(r, r.upsample, r.upsampleBackward, r.averagePool, r.averagePoolBackward);
+    silenceAll(b.temporalAttention, b.temporalAttention.forward, b.temporalAttention.backward);
+    silenceAll(b.detail, b.detail.forward, b.detail.backward, b.detail.weightedSum,
+               b.detail.weightedSumBackward);
+    silenceAll(b.gated, b.gated.forward, b.gated.backward, b.gated.copyColumns);
+    silenceAll(b.noise, b.noise.maskedSquaredError, b.noise.timeEmbedding, b.noise.movingAverage);
     return b;
   }();
   return made;
