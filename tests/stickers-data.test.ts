@@ -310,6 +310,13 @@ describe('clips and batches', () => {
     const { training, heldOut } = dataset.split({ heldOut: 0.01 });
     expect([training.size, heldOut.size]).toEqual([6, 1]);
     expect(() => dataset.split({ heldOut: 1 })).toThrow(/share between 0 and 1/);
+    expect(() => dataset.split({ together: () => 'one' })).toThrow(/at least 2 captions .* of 7 with 1/);
+    for (const seed of [1, 2, 3, 4]) {
+      const even = ({ name }: { name: string }) => String(Number(name.slice(1)) % 2);
+      const side = dataset.split({ seed, together: even }).heldOut.samples.map((sample) => even(sample));
+      expect([3, 4]).toContain(side.length);
+      expect(new Set(side).size).toBe(1);
+    }
   });
 
   test('the cache gives the same clips, and makes damaged ones again', async () => {

@@ -76,6 +76,17 @@ export interface StickerBatchOptions {
   signal?: AbortSignal | undefined;
 }
 
+export interface SplitOptions {
+  /** Share of the stickers that is held out. Default 0.1. */
+  heldOut?: number;
+  /** Default 1. */
+  seed?: number;
+  /** Stickers for which this is equal stay together. Default: the caption, or the name where it is empty. */
+  together?: (sample: StickerSample) => string;
+}
+
+const captionOrName = ({ caption, name }: StickerSample) => caption.toLowerCase() || name;
+
 interface Shared {
   cache: ClipCache | undefined;
   limits: AnimationLimits;
@@ -164,28 +175,38 @@ export class StickerDataset {
   }
 
   /**
-   * Divides by name: which stickers are held out depends on their names and the seed, not on their order.
+   * Divides by name: which stickers are held out depends on their names and the seed, not on their order. Stickers with
+   * one caption stay on one side: often they are the same one in other colours, and would tell on each other.
    * @param heldOut share of the stickers, above 0 and below 1; at least one on either side
+   * @throws DuetError INVALID_ARGUMENT for another share or when all stickers belong together
    */
-  split({ heldOut = 0.1, seed = 1 }: { heldOut?: number; seed?: number } = {}): {
+  split({ heldOut = 0.1, seed = 1, together = captionOrName }: SplitOptions = {}): {
     training: StickerDataset;
     heldOut: StickerDataset;
   } {
-    if (!(heldOut > 0 && heldOut < 1) || this.size < 2) {
+    const groups = new Map<string, StickerSample[]>();
+    for (const sample of this.samples) {
+      const name = together(sample);
+      groups.set(name, [...(groups.get(name) ?? []), sample]);
+    }
+    if (!(heldOut > 0 && heldOut < 1) || groups.size < 2) {
       throw new DuetError(
         'INVALID_ARGUMENT',
-        `Expected a share between 0 and 1 and at least 2 stickers to hold some out but received ${heldOut} of ${this.size}`,
+        `Expected a share between 0 and 1 and stickers of at least 2 captions to hold some out but received ${heldOut} of ${this.size} with ${groups.size}`,
       );
     }
-    const names = this.samples.map(({ name }) => name).sort();
-    const ranked = names
-      .map((name) => ({ name, rank: rankOf(name, seed) }))
+    const out = new Set<StickerSample>();
+    const wanted = Math.max(Math.round(heldOut * this.size), 1);
+    const ranked = [...groups]
+      .map(([name, members]) => ({ name, members, rank: rankOf(name, seed) }))
       .sort((a, b) => a.rank - b.rank || (a.name < b.name ? -1 : 1));
-    const count = Math.min(Math.max(Math.round(heldOut * this.size), 1), this.size - 1);
-    const out = new Set(ranked.slice(0, count).map(({ name }) => name));
+    for (const { members } of ranked.slice(0, -1)) {
+      if (out.size >= wanted) break;
+      for (const member of members) out.add(member);
+    }
     return {
-      training: this.where(({ name }) => !out.has(name), `${this.name} (training)`),
-      heldOut: this.where(({ name }) => out.has(name), `${this.name} (held out)`),
+      training: this.where((sample) => !out.has(sample), `${this.name} (training)`),
+      heldOut: this.where((sample) => out.has(sample), `${this.name} (held out)`),
     };
   }
 

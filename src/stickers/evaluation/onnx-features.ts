@@ -68,7 +68,14 @@ export class OnnxFeatures implements FeatureExtractor {
     const features: Float32Array[] = [];
     for (const clip of clips) {
       const { data, dims } = arranged(clip, shape, layout);
-      const results = await this.#session.run({ [input]: new this.#runtime.Tensor('float32', data, dims) });
+      const tensor = new this.#runtime.Tensor('float32', data, dims);
+      const results = await this.#session.run({ [input]: tensor }).catch((error: unknown) => {
+        throw new DuetError(
+          'INVALID_ARGUMENT',
+          `The ONNX model does not take clips of ${dims.join('x')} (${layout}): ${messageOf(error)}; choose another layout or size`,
+          { cause: error },
+        );
+      });
       const found = results[output]?.data;
       if (!(found instanceof Float32Array)) {
         throw new DuetError('UNSUPPORTED', `Expected float32 in the output ${output} of the ONNX model`);
