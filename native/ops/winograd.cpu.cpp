@@ -13,20 +13,19 @@
 namespace duet::cpu::DUET_ISA {
 namespace {
 
-/// Planes are this much longer than their rows, so that they do not fall into the same cache sets.
-constexpr int64_t kGap = 80;
-
 /// Bytes that the planes of a run of tiles may take before and after the products, so that they stay in
 /// cache.
 constexpr int64_t kRunBytes = 768 * 1024;
 
-/// Tiles of a run in the gradient of the kernel: a fixed number, since its sums are joined run by run.
-constexpr int64_t kGradientRun = 480;
+/// Tiles of a run in the gradient of the kernel: a fixed number, since its sums are joined run by run,
+/// and the outputs that are worked on together.
+constexpr int64_t kGradientRun = 192;
+constexpr int64_t kGradientRows = 8 * kProductRows;
 
 int64_t padded(int64_t channels) { return roundUp(channels, kLanes); }
 
 // A transformed kernel from K to N channels: planes, tiles of kProductColumns outputs, K rows of them.
-int64_t kernelPlane(int64_t from, int64_t to) { return from * roundUp(to, kProductColumns) + kGap; }
+int64_t kernelPlane(int64_t from, int64_t to) { return from * roundUp(to, kProductColumns) + kPlaneGap; }
 
 int64_t kernelFloats(int64_t in, int64_t out) {
   return kPlanes * std::max(kernelPlane(in, out), kernelPlane(out, in));
@@ -78,40 +77,50 @@ void convolve(const WinogradConvolution& c) {
   const int64_t fitting = kRunBytes / (kPlanes * (in + out) * 4) / kProductRows * kProductRows;
   const int64_t run = std::min(tiles, std::max<int64_t>(fitting, 4 * kProductRows));
   const int64_t runs = (tiles + run - 1) / run;
-  const Scratch scratch(kPlanes * (run * (in + out) + 2 * kGap));
+  const Scratch scratch(kPlanes * (run * (in + out) + 2 * kPlaneGap));
   const std::vector<float> zeros(static_cast<size_t>(c.in));
 #pragma omp parallel
   {
     Share share(scratch);
-    TileRun before{c.shape, c.in, 0, 0, in, run * in + kGap},
-        after{c.shape, c.out, 0, 0, out, run * out + kGap};
-    float *left = share.take(kPlanes * before.plane), *right = share.take(kPlanes * after.plane);
+    TileRun before{c.shape, c.in, in, run}, after{c.shape, c.out, out, run};
+    float *left = share.take(kPlanes * before.plane()), *right = share.take(kPlanes * after.plane());
 #pragma omp for schedule(static)
     for (int64_t index = 0; index < runs; ++index) {
       before.first = after.first = index * run;
       const int64_t count = std::min(run, tiles - before.first);
       for (int64_t k = 0; k < count; ++k) inputTile(before, k, c.x, zeros.data(), left);
       for (int64_t p = 0; p < kPlanes; ++p)
-        tileProduct({count, out, c.in, left + p * before.plane, in, 1,
+        tileProduct({count, out, c.in, left + p * before.plane(), in, 1,
                      c.kernel + p * kernelPlane(c.in, c.out), kProductColumns, c.in * kProductColumns,
-                     right + p * after.plane, out, false});
+                     right + p * after.plane(), out, false});
       for (int64_t k = 0; k < count; ++k) outputTile(after, k, right, c.bias, c.residual, c.y);
     }
   }
 }
 
+/// What the gradient of a kernel works on: both sides in blocks of channels as the product reads them.
+struct GradientPlan {
+  TileRun left, right;
+  int64_t sumPlane;
+
+  GradientPlan(const WinogradPictures& shape, int64_t in, int64_t out)
+      : left{shape, out, kGradientRows, std::min(shape.tiles(), kGradientRun)},
+        right{shape, in, kProductColumns, std::min(shape.tiles(), kGradientRun)},
+        sumPlane(out * padded(in) + kPlaneGap) {}
+};
+
 int64_t gradientFloats(const WinogradPictures& shape, int64_t in, int64_t out) {
-  const int64_t run = std::min(shape.tiles(), kGradientRun);
-  return kPlanes * (run * (padded(in) + padded(out)) + out * padded(in) + 3 * kGap);
+  const GradientPlan plan(shape, in, out);
+  return kPlanes * (plan.left.plane() + plan.right.plane() + plan.sumPlane);
 }
 
 void gradient(const WinogradGradient& c) {
-  const int64_t in = padded(c.in), out = padded(c.out), tiles = c.shape.tiles();
-  const int64_t run = std::min(tiles, kGradientRun), rows = 8 * kProductRows;
-  const int64_t blocks = (c.out + rows - 1) / rows, sumPlane = c.out * in + kGap;
-  TileRun left{c.shape, c.out, 0, 0, out, run * out + kGap}, right{c.shape, c.in, 0, 0, in, run * in + kGap};
-  float *upstream = c.scratch, *inputs = upstream + kPlanes * left.plane,
-        *sums = inputs + kPlanes * right.plane;
+  GradientPlan plan(c.shape, c.in, c.out);
+  TileRun &left = plan.left, &right = plan.right;
+  const int64_t in = padded(c.in), tiles = c.shape.tiles(), run = left.run, sumPlane = plan.sumPlane;
+  const int64_t blocks = (c.out + kGradientRows - 1) / kGradientRows;
+  float *upstream = c.scratch, *inputs = upstream + kPlanes * left.plane(),
+        *sums = inputs + kPlanes * right.plane();
   const std::vector<float> zeros(static_cast<size_t>(std::max(c.in, c.out)));
   for (int64_t first = 0; first < tiles; first += run) {
     left.first = right.first = first;
@@ -123,10 +132,11 @@ void gradient(const WinogradGradient& c) {
     }
 #pragma omp parallel for schedule(static)
     for (int64_t item = 0; item < kPlanes * blocks; ++item) {
-      const int64_t p = item / blocks, row = item % blocks * rows;
-      tileProduct({std::min(rows, c.out - row), in, count, upstream + p * left.plane + row, 1, out,
-                   inputs + p * right.plane, in, kProductColumns, sums + p * sumPlane + row * in, in,
-                   first > 0});
+      const int64_t p = item / blocks, block = item % blocks, row = block * kGradientRows;
+      tileProduct({std::min(kGradientRows, c.out - row), in, count,
+                   upstream + p * left.plane() + block * left.block(), 1, kGradientRows,
+                   inputs + p * right.plane(), kProductColumns, right.block(), sums + p * sumPlane + row * in,
+                   in, first > 0});
     }
   }
 #pragma omp parallel for schedule(static)

@@ -2,6 +2,7 @@
 // plane holds one row of channels for each tile of the run, padded to whole vectors.
 #pragma once
 
+#include "ops/scratch.h"
 #include "ops/simd.h"
 #include "ops/winograd.h"
 
@@ -9,11 +10,19 @@ namespace duet::cpu::DUET_ISA {
 
 constexpr int64_t kPlanes = 16;
 
-/// The rows of the planes of a run of tiles.
+/// Planes are this much longer than what they hold, so that they do not fall into the same cache sets.
+constexpr int64_t kPlaneGap = 80;
+
+/// The planes of up to `run` tiles from `first` on: blocks of `width` channels, a row of them for each tile.
 struct TileRun {
   const WinogradPictures& shape;
-  int64_t channels, first, count;
-  int64_t row, plane;  // floats from one row, one plane to the next
+  int64_t channels, width, run;
+  int64_t first = 0;
+
+  int64_t plane() const { return roundUp(channels, width) * run + kPlaneGap; }
+  int64_t block() const { return width * run; }
+  /// Where channel c of tile k of the run lies in a plane.
+  int64_t at(int64_t k, int64_t c) const { return c / width * block() + k * width + c % width; }
 
   /// Where pixel (dy, dx) of a tile lies, counted from the first of its output; -1 outside the picture.
   int64_t pixel(int64_t tile, int64_t dy, int64_t dx) const {
@@ -40,7 +49,7 @@ inline void inputTile(const TileRun& t, int64_t k, const float* x, const float* 
       const int64_t at = t.pixel(t.first + k, i - 1, j - 1);
       pixel[i][j] = at < 0 ? zeros : x + at;
     }
-  float* to = planes + k * t.row;
+  const int64_t plane = t.plane();
   eachVector(t.channels, [&](int64_t c, auto lanes) {
     Vec rows[4][4];
     for (int j = 0; j < 4; ++j) {
@@ -52,11 +61,11 @@ inline void inputTile(const TileRun& t, int64_t k, const float* x, const float* 
       rows[3][j] = d[1] - d[3];
     }
     for (int i = 0; i < 4; ++i) {
-      float* line = to + i * 4 * t.plane + c;
+      float* line = planes + i * 4 * plane + t.at(k, c);
       storeVec(line, rows[i][0] - rows[i][2]);
-      storeVec(line + t.plane, rows[i][1] + rows[i][2]);
-      storeVec(line + 2 * t.plane, rows[i][2] - rows[i][1]);
-      storeVec(line + 3 * t.plane, rows[i][1] - rows[i][3]);
+      storeVec(line + plane, rows[i][1] + rows[i][2]);
+      storeVec(line + 2 * plane, rows[i][2] - rows[i][1]);
+      storeVec(line + 3 * plane, rows[i][1] - rows[i][3]);
     }
   });
 }
@@ -64,15 +73,16 @@ inline void inputTile(const TileRun& t, int64_t k, const float* x, const float* 
 /// y = A' planes A + bias + residual.
 inline void outputTile(const TileRun& t, int64_t k, const float* planes, const float* bias,
                        const float* residual, float* y) {
-  const float* from = planes + k * t.row;
   int64_t pixel[2][2];
   for (int i = 0; i < 2; ++i)
     for (int j = 0; j < 2; ++j) pixel[i][j] = t.pixel(t.first + k, i, j);
+  const int64_t plane = t.plane();
   eachVector(t.channels, [&](int64_t c, auto lanes) {
+    const float* from = planes + t.at(k, c);
     Vec rows[2][4];
     for (int j = 0; j < 4; ++j) {
       Vec m[4];
-      for (int i = 0; i < 4; ++i) m[i] = loadVec(from + (i * 4 + j) * t.plane + c);
+      for (int i = 0; i < 4; ++i) m[i] = loadVec(from + (i * 4 + j) * plane);
       rows[0][j] = m[0] + m[1] + m[2];
       rows[1][j] = m[1] - m[2] - m[3];
     }
@@ -97,7 +107,7 @@ inline void upstreamTile(const TileRun& t, int64_t k, const float* dy, const flo
       const int64_t at = t.pixel(t.first + k, i, j);
       pixel[i][j] = at < 0 ? zeros : dy + at;
     }
-  float* to = planes + k * t.row;
+  const int64_t plane = t.plane();
   eachVector(t.channels, [&](int64_t c, auto lanes) {
     Vec rows[4][2];
     for (int j = 0; j < 2; ++j) {
@@ -108,11 +118,11 @@ inline void upstreamTile(const TileRun& t, int64_t k, const float* dy, const flo
       rows[3][j] = -lower;
     }
     for (int i = 0; i < 4; ++i) {
-      float* line = to + i * 4 * t.plane + c;
+      float* line = planes + i * 4 * plane + t.at(k, c);
       storeVec(line, rows[i][0]);
-      storeVec(line + t.plane, rows[i][0] + rows[i][1]);
-      storeVec(line + 2 * t.plane, rows[i][0] - rows[i][1]);
-      storeVec(line + 3 * t.plane, -rows[i][1]);
+      storeVec(line + plane, rows[i][0] + rows[i][1]);
+      storeVec(line + 2 * plane, rows[i][0] - rows[i][1]);
+      storeVec(line + 3 * plane, -rows[i][1]);
     }
   });
 }
