@@ -38,7 +38,11 @@ export class StickerTrainer {
   constructor(options: StickerTrainerOptions) {
     this.settings = trainerSettings(options);
     this.data = options.data;
-    this.curriculum = curriculumOf(options.curriculum ?? 'difficulty-adaptive', this.settings.steps);
+    // The schedules of a curriculum have a middle, so they need two steps.
+    this.curriculum = curriculumOf(
+      options.curriculum ?? 'difficulty-adaptive',
+      Math.max(this.settings.steps, 2),
+    );
   }
 
   /**
