@@ -80,7 +80,7 @@ export {
 export { Dfgn, type DfgnMemory, type DfgnOptions } from './models/dfgn.js';
 export {
   DFGN_PRESETS,
-  type DfgnConfig,
+  DfgnConfig,
   type DfgnConfigInput,
   type DfgnPreset,
   dfgnConfig,
@@ -130,7 +130,20 @@ export type { Curriculum, CurriculumState } from './stickers/curriculum/curricul
 export { DifficultyAdaptiveCurriculum } from './stickers/curriculum/difficulty-adaptive.js';
 export { StaticCurriculum, type ThreeWeights } from './stickers/curriculum/static.js';
 export { UniformCurriculum } from './stickers/curriculum/uniform.js';
+export {
+  type DenoisingInput,
+  denoise,
+  SAMPLERS,
+  type SamplerName,
+  type SamplingOptions,
+} from './stickers/denoising.js';
 export { type ContactSheetOptions, contactSheet } from './stickers/encode.js';
+export {
+  type EvaluateOptions,
+  evaluateStickers,
+  type Quality,
+  type StickerEvaluation,
+} from './stickers/evaluate.js';
 export { type BaselineName, baseline } from './stickers/evaluation/baselines.js';
 export { type FeatureStatistics, featureStatistics, frechetDistance } from './stickers/evaluation/frechet.js';
 export { type ClipShape, frameDifferenceError, psnr, ssim } from './stickers/evaluation/metrics.js';
@@ -147,6 +160,9 @@ export {
   saveAnimation,
 } from './stickers/export.js';
 export { type KeyFrameMethod, keyFrames } from './stickers/key-frames.js';
+export type { GivenFrame } from './stickers/known-frames.js';
+export type { StickerMetrics, StickerStep, TaskLoss } from './stickers/metrics.js';
+export { type GenerateOptions, type PipelineOptions, StickerPipeline } from './stickers/pipeline.js';
 export { Ddim, type DdimOptions } from './stickers/samplers/ddim.js';
 export { DpmSolver, type DpmSolverOptions } from './stickers/samplers/dpm-solver.js';
 export {
@@ -157,7 +173,11 @@ export {
   sample,
 } from './stickers/samplers/sampler.js';
 export { NoiseSchedule, type NoiseScheduleOptions } from './stickers/samplers/schedule.js';
+export type { StickerTrainerOptions } from './stickers/settings.js';
+export { Sticker } from './stickers/sticker.js';
 export { DRAWINGS, type Drawing } from './stickers/synthetic/drawings.js';
 export { type DrawOptions, drawSticker, generateStickers } from './stickers/synthetic/generate.js';
 export { type Condition, conditionMasks, drawCondition, TASKS, type Task } from './stickers/tasks.js';
+export type { TextSourceSettings } from './stickers/text-source.js';
+export { StickerTrainer } from './stickers/trainer.js';
 export { readSafetensors, systemInfo, writeSafetensors } from './system.js';

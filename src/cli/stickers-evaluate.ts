@@ -9,10 +9,10 @@ import { ioError } from '../errors.js';
 import { evaluationTables } from '../report/stickers.js';
 import { parseJson, writeAtomic } from '../run/files.js';
 import { ProgressLine } from '../run/progress.js';
-import { contactSheet } from '../stickers/contact-sheet.js';
 import { SAMPLERS, type SamplerName } from '../stickers/denoising.js';
 import { evaluateStickers, type StickerEvaluation } from '../stickers/evaluate.js';
 import { OnnxFeatures } from '../stickers/evaluation/onnx-features.js';
+import { evaluationSheet } from '../stickers/evaluation-sheet.js';
 import { KEY_FRAME_METHODS } from '../stickers/key-frames.js';
 import { StickerPipeline } from '../stickers/pipeline.js';
 import { validated } from '../validation.js';
@@ -119,7 +119,7 @@ async function evaluate(
   );
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
   const features = flags.features === undefined ? undefined : await OnnxFeatures.load(flags.features);
-  const sheet = contactSheet({ channels, frames, height: size, width: size }, flags.sheetClips);
+  const sheet = evaluationSheet({ channels, frames, height: size, width: size }, flags.sheetClips);
   const evaluation = await evaluateStickers(pipeline, data, {
     sampling: { sampler, guidance, seed, ...(steps !== undefined && { steps }) },
     batchSize,

@@ -85,6 +85,13 @@ export const DFGN_PRESETS = {
 
 export type DfgnPreset = keyof typeof DFGN_PRESETS;
 
+/** The presets by name: `DfgnConfig.small`. Sizes that depend on the data are left open. */
+export const DfgnConfig: Readonly<Record<DfgnPreset, DfgnConfigInput>> = {
+  tiny: { ...DFGN_PRESETS.tiny, block_out_channels: [...DFGN_PRESETS.tiny.block_out_channels] },
+  small: { ...DFGN_PRESETS.small, block_out_channels: [...DFGN_PRESETS.small.block_out_channels] },
+  full: { ...DFGN_PRESETS.full, block_out_channels: [...DFGN_PRESETS.full.block_out_channels] },
+};
+
 /** Completes and checks a config. @throws DuetError INVALID_ARGUMENT, or UNSUPPORTED for other kinds of blocks */
 export function dfgnConfig(value: DfgnConfigInput, source = 'DFGN config'): DfgnConfig {
   const config = validated(dfgnConfigSchema, value, source);

@@ -99,7 +99,7 @@ export async function readPipeline(runDir: string): Promise<SavedPipeline> {
 
 function withCaptionEncoder(config: DfgnConfig, { vocabulary, length }: CaptionText): DfgnConfig {
   const encoder = { ...CAPTION_ENCODER, vocab_size: vocabulary.size, max_length: length };
-  return dfgnConfig({ ...config, caption_encoder: encoder });
+  return dfgnConfig({ ...config, t5_dim: null, caption_encoder: encoder });
 }
 
 async function openText(

@@ -62,7 +62,7 @@ const settingsSchema = z.strictObject({
 });
 
 export interface StickerTrainerOptions {
-  /** Sizes of the network; `in_channels` and `num_frames` must fit space and data. */
+  /** Sizes of the network, e.g. `DfgnConfig.small`; `in_channels` and `num_frames` follow space and data unless given. */
   network: DfgnConfigInput;
   data: StickerDataset;
   /** Default `pixels`: 3 or 4 channels, as the data have. Or the folder of an AutoencoderKL, for latents. */
@@ -126,11 +126,14 @@ export type TrainerSettings = z.output<typeof settingsSchema> & { network: DfgnC
 /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
 export function trainerSettings(options: StickerTrainerOptions): TrainerSettings {
   const { network, data, curriculum: _, ...rest } = options;
-  const settings = {
-    ...validated(settingsSchema, rest, 'the options of StickerTrainer'),
-    network: dfgnConfig(network),
+  const { frames, channels } = data.spec;
+  const checked = validated(settingsSchema, rest, 'the options of StickerTrainer');
+  const { space, patch } = checked;
+  const fitting = {
+    num_frames: frames,
+    ...(space === 'pixels' && { in_channels: channels * patch ** 2 }),
   };
-  const { frames } = data.spec;
+  const settings = { ...checked, network: dfgnConfig({ ...fitting, ...network }) };
   if (settings.network.num_frames !== frames) {
     throw new DuetError(
       'INVALID_ARGUMENT',

@@ -13,7 +13,7 @@ interface SheetClip {
   filled: Record<Filler, Float32Array>;
 }
 
-export interface ContactSheet {
+export interface EvaluationSheet {
   /** Keeps the first clips of each task. */
   add(clip: SheetClip): void;
   /** Writes a PNG. Rows: truth, network, nearest, blend. */
@@ -23,7 +23,7 @@ export interface ContactSheet {
 const GAP = 4;
 
 /** @param most clips shown of each task */
-export function contactSheet(shape: ClipShape, most: number): ContactSheet {
+export function evaluationSheet(shape: ClipShape, most: number): EvaluationSheet {
   const clips: SheetClip[] = [];
   return {
     add(clip) {
