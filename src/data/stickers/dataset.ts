@@ -187,7 +187,9 @@ export class StickerDataset {
     const groups = new Map<string, StickerSample[]>();
     for (const sample of this.samples) {
       const name = together(sample);
-      groups.set(name, [...(groups.get(name) ?? []), sample]);
+      const members = groups.get(name);
+      if (members) members.push(sample);
+      else groups.set(name, [sample]);
     }
     if (!(heldOut > 0 && heldOut < 1) || groups.size < 2) {
       throw new DuetError(
