@@ -4,6 +4,7 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import { native, type TensorData } from '../../src/native.js';
 import { addon } from '../native-support.js';
+import { composedOps } from '../support/composed-ops.js';
 import { f32, i32, u8 } from '../support/reference/numbers.js';
 import { pictureOps } from './bad-input-pictures.js';
 import { matrixChanges, type Op, of } from './bad-input-support.js';
@@ -311,7 +312,18 @@ const ops: Record<string, Op> = {
 beforeAll(() => native.setThreads(1));
 
 test('every op is here', () => {
-  expect(Object.keys(ops).sort()).toEqual(addon.opNames().sort());
+  expect([...Object.keys(ops), ...composedOps].sort()).toEqual(addon.opNames().sort());
+});
+
+test.each(composedOps)('%s without anything', async (name) => {
+  const inputs = { x: of(3, 4) };
+  for (const given of [{}, inputs]) {
+    const call = native.runOp(name, given, {}, of(3, 4));
+    await expect(call).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: expect.stringContaining('Expected'),
+    });
+  }
 });
 
 test('an unknown op', async () => {
