@@ -81,6 +81,12 @@ export async function evaluateStickers(
     TaskSums
   >;
   const losses = new Map<Task, Map<number, number[]>>();
+  // Losses are those of a training; nothing is trained.
+  await pipeline.parts.network.startTraining({
+    optimizer: { learningRate: 0, betas: [0.9, 0.999], epsilon: 1e-8, weightDecay: 0 },
+    schedule: { kind: 'constant', warmupSteps: 0, maxSteps: 1 },
+    prediction: pipeline.settings.prediction,
+  });
   for (let first = 0; first < data.size; first += batchSize) {
     throwIfAborted(signal, 'The evaluation');
     const batch = await data.batch(data.samples.slice(first, first + batchSize), first);
