@@ -11,6 +11,12 @@ Var Tape::track(Tensor value) {
   return {std::move(value), static_cast<int>(gradients_.size()) - 1};
 }
 
+Var Tape::track(Tensor value, std::function<Tensor()> remake) {
+  Var result = track(std::move(value));
+  result.remake = std::make_shared<const std::function<Tensor()>>(std::move(remake));
+  return result;
+}
+
 Tensor Tape::take(int slot) {
   if (slot < 0) return {};
   return std::move(gradients_[static_cast<size_t>(slot)]);

@@ -17,7 +17,21 @@ namespace duet {
 struct Var {
   Tensor value;
   int slot = -1;
+  /// Makes the value again, bit for bit, from what is kept anyway; null for a value that must be kept itself.
+  std::shared_ptr<const std::function<Tensor()>> remake = nullptr;
   bool tracked() const { return slot >= 0; }
+};
+
+/// A value that the way back needs: what is cheap to make again (norms, conversions, sums) is not kept.
+class KeptValue {
+ public:
+  KeptValue() = default;
+  explicit KeptValue(const Var& x) : value_(x.remake ? Tensor{} : x.value), remake_(x.remake) {}
+  Tensor get() const { return remake_ ? (*remake_)() : value_; }
+
+ private:
+  Tensor value_;
+  std::shared_ptr<const std::function<Tensor()>> remake_;
 };
 
 class Tape {
@@ -31,6 +45,8 @@ class Tape {
 
   /// A value whose gradient is wanted (when recording).
   Var track(Tensor value);
+  /// The same for a value that `remake` makes again from what is kept for the way back.
+  Var track(Tensor value, std::function<Tensor()> remake);
 
   /// Registers the way back of an op; runs in reverse order of registration and is then forgotten.
   void record(std::function<void()> backward) { records_.push_back(std::move(backward)); }

@@ -169,34 +169,35 @@ Var convolution(Context& context, const Var& x, const PictureGrid& grid, Convolu
   const Var result = tape.track(y);
   const int made = result.slot, slot = x.slot;
   const int residualSlot = options.residual ? options.residual->slot : -1;
-  const Tensor input = trainable(kernel.weights) ? x.value : Tensor{};
+  const KeptValue source = trainable(kernel.weights) ? KeptValue(x) : KeptValue{};
   const Shape inputShape{grid.rows(), kernel.in()};
-  tape.record(
-      [&tape, made, residualSlot, slot, input, inputShape, grid, geometry, compute, winograd, bias, &kernel] {
-        Tensor dy = tape.take(made);
-        if (!dy.defined()) return;
-        tape.give(residualSlot, dy);
-        if (trainable(bias)) biasGradient(*bias, kernel.weights.firstRow, dy);
-        if (dy.dtype() != compute) {
-          Tensor converted = tape.empty(dy.shape(), compute);
-          backend().elementwise.convert(dy.raw(), dy.dtype(), converted.raw(), compute, dy.elements());
-          dy = converted;
-        }
-        if (trainable(kernel.weights)) {
-          const bool accumulate = beginWeightGradient(kernel.weights);
-          if (winograd)
-            winogradGradient(tape, grid, kernel, input, dy, accumulate);
-          else
-            kernelGradientByPatches(tape, geometry, input, dy, kernel, accumulate);
-        }
-        if (slot < 0) return;
-        bool accumulate;
-        const Tensor dx = tape.target(slot, inputShape, compute, accumulate);
-        if (winograd)
-          winogradConvolve(tape, grid, kernel, true, dy, nullptr, accumulate ? dx.f32() : nullptr, dx);
-        else
-          inputGradientByPatches(tape, geometry, dy, kernel, dx, accumulate);
-      });
+  tape.record([&tape, made, residualSlot, slot, source, inputShape, grid, geometry, compute, winograd, bias,
+               &kernel] {
+    Tensor dy = tape.take(made);
+    if (!dy.defined()) return;
+    tape.give(residualSlot, dy);
+    if (trainable(bias)) biasGradient(*bias, kernel.weights.firstRow, dy);
+    if (dy.dtype() != compute) {
+      Tensor converted = tape.empty(dy.shape(), compute);
+      backend().elementwise.convert(dy.raw(), dy.dtype(), converted.raw(), compute, dy.elements());
+      dy = converted;
+    }
+    if (trainable(kernel.weights)) {
+      const Tensor input = source.get();
+      const bool accumulate = beginWeightGradient(kernel.weights);
+      if (winograd)
+        winogradGradient(tape, grid, kernel, input, dy, accumulate);
+      else
+        kernelGradientByPatches(tape, geometry, input, dy, kernel, accumulate);
+    }
+    if (slot < 0) return;
+    bool accumulate;
+    const Tensor dx = tape.target(slot, inputShape, compute, accumulate);
+    if (winograd)
+      winogradConvolve(tape, grid, kernel, true, dy, nullptr, accumulate ? dx.f32() : nullptr, dx);
+    else
+      inputGradientByPatches(tape, geometry, dy, kernel, dx, accumulate);
+  });
   return result;
 }
 

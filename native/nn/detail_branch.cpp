@@ -67,10 +67,11 @@ Var detailBranch(Context& context, const Var& x, const PictureGrid& grid, Detail
   if (!tape.recording() || !(x.tracked() || wantsParameters)) return {y, -1};
   const Var result = tape.track(y);
   const int made = result.slot, slot = x.slot;
-  const Tensor input = x.value;
-  tape.record([&tape, made, slot, input, shape, wantsParameters, &branch] {
+  const KeptValue source(x);
+  tape.record([&tape, made, slot, source, shape, wantsParameters, &branch] {
     const Tensor dy = tape.take(made);
     if (!dy.defined()) return;
+    const Tensor input = source.get();
     DetailBackward call{};
     call.shape = shape;
     call.x = input.f32();
@@ -101,12 +102,18 @@ Var weightedSum(Context& context, const Var& a, Parameter& w1, const Var& b, Par
   const Tensor y = tape.empty(a.value.shape());
   backend().detail.weightedSum(a.value.f32(), *w1.f32(), b.value.f32(), *w2.f32(), y.f32(), y.elements());
   if (!tape.recording() || !(a.tracked() || b.tracked() || w1.trainable || w2.trainable)) return {y, -1};
-  const Var result = tape.track(y);
+  const KeptValue keptA(a), keptB(b);
+  const Var result = tape.track(y, [&tape, keptA, keptB, &w1, &w2] {
+    const Tensor valueA = keptA.get(), valueB = keptB.get(), again = tape.empty(valueA.shape());
+    backend().detail.weightedSum(valueA.f32(), *w1.f32(), valueB.f32(), *w2.f32(), again.f32(),
+                                 again.elements());
+    return again;
+  });
   const int made = result.slot, first = a.slot, second = b.slot;
-  const Tensor valueA = a.value, valueB = b.value;
-  tape.record([&tape, made, first, second, valueA, valueB, &w1, &w2] {
+  tape.record([&tape, made, first, second, keptA, keptB, &w1, &w2] {
     const Tensor dy = tape.take(made);
     if (!dy.defined()) return;
+    const Tensor valueA = keptA.get(), valueB = keptB.get();
     WeightedSumBackward call{};
     call.a = valueA.f32();
     call.b = valueB.f32();

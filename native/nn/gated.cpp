@@ -43,14 +43,15 @@ Var gatedFeedForward(Context& context, const Var& x, Weights& first, Parameter* 
   const Var result = tape.track(y);
   const int made = result.slot, slot = x.slot, residualSlot = residual.slot;
   if (!throughHidden) before = Tensor{};
-  const Tensor input = trainable(first) ? x.value : Tensor{};
+  const KeptValue source = trainable(first) ? KeptValue(x) : KeptValue{};
   const Shape inputShape{rows, x.value.columns()};
-  tape.record([&tape, made, slot, residualSlot, before, input, inputShape, compute, firstBias, secondBias,
+  tape.record([&tape, made, slot, residualSlot, before, source, inputShape, compute, firstBias, secondBias,
                &first, &second, throughHidden] {
     const Tensor dy = tape.take(made);
     if (!dy.defined()) return;
     tape.give(residualSlot, dy);
     if (!throughHidden) return;
+    const Tensor input = source.get();
     if (trainable(secondBias)) biasGradient(*secondBias, 0, dy);
     const int64_t rows = dy.rowCount(), hidden = second.in(), chunk = rowChunk(rows);
     Tensor converted = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
@@ -94,13 +95,18 @@ Var concatColumns(Context& context, const Var& a, const Var& b) {
   require(b.value.rowCount() == rows && b.value.dtype() == type, "Cannot join the columns of ", nameOf(type),
           " ", a.value.shape().text(), " and ", nameOf(b.value.dtype()), " ", b.value.shape().text());
   const int64_t first = a.value.columns(), second = b.value.columns(), both = first + second;
-  const Tensor y = tape.empty({rows, both}, type);
-  auto* to = static_cast<std::byte*>(y.raw());
-  backend().gated.copyColumns({a.value.raw(), first * size, to, both * size, rows, first * size});
-  backend().gated.copyColumns(
-      {b.value.raw(), second * size, to + first * size, both * size, rows, second * size});
+  const auto join = [&tape, first, second, both, rows, size, type](const Tensor& left, const Tensor& right) {
+    const Tensor y = tape.empty({rows, both}, type);
+    auto* to = static_cast<std::byte*>(y.raw());
+    backend().gated.copyColumns({left.raw(), first * size, to, both * size, rows, first * size});
+    backend().gated.copyColumns(
+        {right.raw(), second * size, to + first * size, both * size, rows, second * size});
+    return y;
+  };
+  const Tensor y = join(a.value, b.value);
   if (!tape.recording() || (!a.tracked() && !b.tracked())) return {y, -1};
-  const Var result = tape.track(y);
+  const Var result = tape.track(
+      y, [join, keptA = KeptValue(a), keptB = KeptValue(b)] { return join(keptA.get(), keptB.get()); });
   const int made = result.slot, firstSlot = a.slot, secondSlot = b.slot;
   tape.record([&tape, made, firstSlot, secondSlot, first, second, both, rows, size, type] {
     const Tensor dy = tape.take(made);
@@ -126,7 +132,11 @@ Var cast(Context& context, const Var& x, DType type) {
   const DType before = x.value.dtype();
   backend().elementwise.convert(x.value.raw(), before, y.raw(), type, y.elements());
   if (!tape.recording() || !x.tracked()) return {y, -1};
-  const Var result = tape.track(y);
+  const Var result = tape.track(y, [&tape, source = KeptValue(x), before, type] {
+    const Tensor input = source.get(), again = tape.empty(input.shape(), type);
+    backend().elementwise.convert(input.raw(), before, again.raw(), type, again.elements());
+    return again;
+  });
   const int made = result.slot, slot = x.slot;
   tape.record([&tape, made, slot, before] {
     const Tensor dy = tape.take(made);

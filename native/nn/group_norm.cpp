@@ -53,13 +53,21 @@ Var groupNorm(Context& context, const Var& x, const PictureGrid& grid, Parameter
                                beta.f32(), y.raw(), options.outType, mean, rstd});
   if (!tracked) return {y, -1};
 
-  const Var result = tape.track(y);
+  const KeptValue source(x);
+  const Var result =
+      tape.track(y, [&tape, source, shift, statistics, shape, &gamma, &beta, type = options.outType] {
+        const Tensor input = source.get(), again = tape.empty(input.shape(), type);
+        float* mean = statistics.f32();  // written once more with the same values
+        backend().groupNorm.forward({shape, input.f32(), shift.defined() ? shift.f32() : nullptr, gamma.f32(),
+                                     beta.f32(), again.raw(), type, mean, mean + shape.units * shape.groups});
+        return again;
+      });
   const int made = result.slot;
-  const Tensor input = x.value;
   const int slot = x.slot;
-  tape.record([&tape, made, input, slot, shift, shiftSlot, statistics, shape, &gamma, &beta] {
+  tape.record([&tape, made, source, slot, shift, shiftSlot, statistics, shape, &gamma, &beta] {
     const Tensor dy = tape.take(made);
     if (!dy.defined()) return;
+    const Tensor input = source.get();
     GroupNormBackward call{};
     call.shape = shape;
     call.x = input.f32();

@@ -44,39 +44,40 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
   const int residualSlot = options.residual ? options.residual->slot : -1;
   const Activation activation = options.activation;
   const Tensor kept = activation == Activation::none ? Tensor{} : before;
-  const Tensor input = wantsWeight && trainable(weight) ? x.value : Tensor{};
+  const KeptValue source = wantsWeight && trainable(weight) ? KeptValue(x) : KeptValue{};
   const int slot = x.slot;
   const Shape inputShape = x.value.shape();
-  tape.record([&tape, made, residualSlot, activation, kept, input, slot, inputShape, compute, bias, &weight] {
-    Tensor dy = tape.take(made);
-    if (!dy.defined()) return;
-    if (activation != Activation::none) {
-      Tensor dBefore = dy.unique() ? dy : tape.empty(dy.shape(), dy.dtype());
-      backend().activation.backward(
-          {kept.raw(), kept.dtype(), dy.raw(), dBefore.raw(), dy.dtype(), dy.elements(), activation});
-      dy = dBefore;
-    }
-    tape.give(residualSlot, dy);
-    if (trainable(bias)) biasGradient(*bias, weight.firstRow, dy);
-    const int64_t rows = dy.rowCount(), chunk = rowChunk(rows);
-    Tensor buffer =
-        dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
-    bool accumulateWeight = trainable(weight) && beginWeightGradient(weight);
-    bool accumulate = false;
-    Tensor dx;
-    if (slot >= 0) dx = tape.target(slot, inputShape, compute, accumulate);
-    for (int64_t row = 0; row < rows; row += chunk) {
-      const int64_t count = std::min(chunk, rows - row);
-      int64_t dyRow;
-      const Tensor& dyRows = inType(dy, row, count, compute, buffer, dyRow);
-      if (trainable(weight)) {
-        weightGradientRows(dyRows, dyRow, input, row, weight, count, accumulateWeight);
-        accumulateWeight = true;
-      }
-      if (dx.defined()) inputGradientRows(dyRows, dyRow, weight, dx, row, count, compute, accumulate);
-    }
-    weight.releasePacked(compute);
-  });
+  tape.record(
+      [&tape, made, residualSlot, activation, kept, source, slot, inputShape, compute, bias, &weight] {
+        Tensor dy = tape.take(made);
+        if (!dy.defined()) return;
+        const Tensor input = source.get();
+        if (activation != Activation::none) {
+          Tensor dBefore = dy.unique() ? dy : tape.empty(dy.shape(), dy.dtype());
+          backend().activation.backward(
+              {kept.raw(), kept.dtype(), dy.raw(), dBefore.raw(), dy.dtype(), dy.elements(), activation});
+          dy = dBefore;
+        }
+        tape.give(residualSlot, dy);
+        if (trainable(bias)) biasGradient(*bias, weight.firstRow, dy);
+        const int64_t rows = dy.rowCount(), chunk = rowChunk(rows);
+        Tensor buffer = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
+        bool accumulateWeight = trainable(weight) && beginWeightGradient(weight);
+        bool accumulate = false;
+        Tensor dx;
+        if (slot >= 0) dx = tape.target(slot, inputShape, compute, accumulate);
+        for (int64_t row = 0; row < rows; row += chunk) {
+          const int64_t count = std::min(chunk, rows - row);
+          int64_t dyRow;
+          const Tensor& dyRows = inType(dy, row, count, compute, buffer, dyRow);
+          if (trainable(weight)) {
+            weightGradientRows(dyRows, dyRow, input, row, weight, count, accumulateWeight);
+            accumulateWeight = true;
+          }
+          if (dx.defined()) inputGradientRows(dyRows, dyRow, weight, dx, row, count, compute, accumulate);
+        }
+        weight.releasePacked(compute);
+      });
   return result;
 }
 
@@ -114,14 +115,15 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
   const Var result = tape.track(y);
   const int made = result.slot;
   if (!throughHidden) before = Tensor{};
-  const Tensor input = trainable(first) ? x.value : Tensor{};
+  const KeptValue source = trainable(first) ? KeptValue(x) : KeptValue{};
   const Shape inputShape = x.value.shape();
   const int slot = x.slot;
   const int residualSlot = residual.slot;
-  tape.record([&tape, made, residualSlot, before, input, inputShape, slot, compute, activation, firstBias,
+  tape.record([&tape, made, residualSlot, before, source, inputShape, slot, compute, activation, firstBias,
                secondBias, &first, &second, throughHidden] {
     Tensor dy = tape.take(made);
     if (!dy.defined()) return;
+    const Tensor input = source.get();
     tape.give(residualSlot, dy);
     if (!throughHidden) return;
     if (trainable(secondBias)) biasGradient(*secondBias, 0, dy);
@@ -215,7 +217,11 @@ Var add(Context& context, const Var& a, const Var& b) {
   Tensor y = tape.empty(a.value.shape());
   backend().elementwise.add(a.value.f32(), b.value.f32(), y.f32(), y.elements());
   if (!tape.recording() || (!a.tracked() && !b.tracked())) return {y, -1};
-  const Var result = tape.track(y);
+  const Var result = tape.track(y, [&tape, keptA = KeptValue(a), keptB = KeptValue(b)] {
+    const Tensor valueA = keptA.get(), valueB = keptB.get(), again = tape.empty(valueA.shape());
+    backend().elementwise.add(valueA.f32(), valueB.f32(), again.f32(), again.elements());
+    return again;
+  });
   const int made = result.slot;
   const int first = a.slot, second = b.slot;
   tape.record([&tape, made, first, second] {

@@ -20,13 +20,19 @@ Var layerNorm(Context& context, const Var& x, Parameter& gamma, Parameter& beta,
       {x.value.f32(), gamma.f32(), beta.f32(), y.raw(), outType, mean, rstd, rows, columns, epsilon});
   if (!tracked) return {y, -1};
 
-  const Var result = tape.track(y);
+  const KeptValue source(x);
+  const Var result = tape.track(y, [&tape, source, &gamma, &beta, outType, rows, columns, epsilon] {
+    const Tensor input = source.get(), again = tape.empty(input.shape(), outType);
+    backend().norm.forward({input.f32(), gamma.f32(), beta.f32(), again.raw(), outType, nullptr, nullptr,
+                            rows, columns, epsilon});
+    return again;
+  });
   const int made = result.slot;
-  const Tensor input = x.value;
   const int slot = x.slot;
-  tape.record([&tape, made, input, slot, statistics, &gamma, &beta, rows, columns] {
+  tape.record([&tape, made, source, slot, statistics, &gamma, &beta, rows, columns] {
     const Tensor dy = tape.take(made);
     if (!dy.defined()) return;
+    const Tensor input = source.get();
     NormBackward call{};
     call.x = input.f32();
     call.gamma = gamma.f32();

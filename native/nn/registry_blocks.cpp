@@ -196,7 +196,7 @@ void runResidualBlock(Call& call) {
 TextTokens contextOf(BlockCall& b, Call& call) {
   const Shape& shape = call.input("context").shape();
   require(shape.rank() == 3, "Expected 'context' as [n, tokens, width] but received ", shape.text());
-  return {b.tokens("context"), shape[0], shape[1], nullptr};
+  return {b.tokens("context"), shape[0], shape[1], nullptr, nullptr};
 }
 
 void runSpatialTransformer(Call& call) {

@@ -29,7 +29,11 @@ Var resample(Context& context, const Var& x, const PictureGrid& from, const Pict
   const Tensor y = tape.empty({to.rows(), x.value.columns()}, outType);
   forward(between(x.value, from, y, to));
   if (!tape.recording() || !x.tracked()) return {y, -1};
-  const Var result = tape.track(y);
+  const Var result = tape.track(y, [&tape, source = KeptValue(x), from, to, outType, forward] {
+    const Tensor input = source.get(), again = tape.empty({to.rows(), input.columns()}, outType);
+    forward(between(input, from, again, to));
+    return again;
+  });
   const int made = result.slot, slot = x.slot;
   const Shape shape{from.rows(), x.value.columns()};
   const DType type = x.value.dtype();
