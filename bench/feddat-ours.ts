@@ -1,10 +1,10 @@
 // Our side of `feddat-step`: a process that loads the files of feddat-files.ts and runs steps on request. It speaks the
 // protocol of peers/feddat_step.py: `step N` is answered by one line of JSON with seconds, cpuSeconds, peakBytes, losses.
-import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { DEFAULT_TASK, Vilt } from '../dist/models/vilt.js';
 import { type ComputeType, native, type StepResult, type Tensors, type ViltBatch } from '../dist/native.js';
 import { fileNames } from './feddat-files.js';
+import { peakBytes } from './peak-memory.js';
 import type { PassOrder, StepShape } from './work.js';
 
 export interface OurOptions {
@@ -13,17 +13,6 @@ export interface OurOptions {
   dtype: ComputeType;
   threads: number;
   order: PassOrder;
-}
-
-/** The largest resident size this process has had, in bytes. */
-function peakBytes(): number {
-  try {
-    const line = /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'));
-    if (line) return Number(line[1]) * 1024;
-  } catch {
-    // Not a Linux machine.
-  }
-  return process.resourceUsage().maxRSS * 1024;
 }
 
 async function readBatch(file: string, s: StepShape): Promise<ViltBatch> {

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Benchmarks: `npm run bench -- <name> [options] [--json]`. Without a name the benchmarks are listed.
 import { Command } from 'commander';
+import { addDfgnSample, addDfgnStep } from './dfgn-step.js';
 import { addFeddatStep } from './feddat-step.js';
 import { addProductRate } from './product-rate.js';
 
@@ -11,6 +12,8 @@ const program = new Command('npm run bench --')
   .action(() => program.outputHelp());
 
 addFeddatStep(program);
+addDfgnStep(program);
+addDfgnSample(program);
 addProductRate(program);
 
 try {

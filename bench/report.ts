@@ -1,7 +1,6 @@
-// What `feddat-step` reports of one case, and how it reads.
+// What a benchmark of two sides reports of one case, and how it reads.
 import type { ProductRates } from './product-rate.js';
 import { alignRows, digits, gigabytes, percent, type Summary, seconds } from './statistics.js';
-import type { PassOrder } from './work.js';
 
 /** Times are of one step, in seconds. */
 export interface Side extends Summary {
@@ -18,19 +17,22 @@ export interface Side extends Summary {
 }
 
 export interface CaseResult {
-  batch: number;
+  title: string;
   dtype: 'fp32' | 'bf16';
   threads: number;
-  order: PassOrder;
+  /** The sides ran one after the other, not taking turns. */
+  apart: boolean;
   ours: Side;
   /** FLOP of our passes, and how many forwards that is. */
-  work: { total: number; parts: Record<string, number>; forwards: number };
+  work: { total: number; parts: Record<string, number>; forwards?: number };
   /** Rates of packed products, measured before and after; the faster. */
   rates: ProductRates;
   /** Time of our work at that rate. */
   floorSeconds: number;
   /** floorSeconds over our median: share of the product rate reached over the whole step. */
   ofRate: number;
+  /** The same with processor time instead of time. */
+  ofRateByProcessor: number;
   // With a peer:
   peer?: Side;
   /** FLOP of the peer's passes. */
@@ -50,7 +52,9 @@ export interface CaseResult {
 }
 
 export function describeCase(r: CaseResult): string {
-  const lines = [`batch ${r.batch}, ${r.dtype}, ${r.threads} threads, ${r.order} passes`];
+  const lines = [
+    `${r.title}, ${r.dtype}, ${r.threads} threads${r.apart ? ', one side after the other' : ''}`,
+  ];
   const rows = [['', 'median (range)', 'processor time', 'use', 'peak memory']];
   const row = (name: string, side: Side): string[] => [
     name,
@@ -75,10 +79,11 @@ export function describeCase(r: CaseResult): string {
     );
   }
   lines.push(
-    `work ${digits(r.work.total / 1e9)} GFLOP = ${r.work.forwards.toFixed(2)} forwards` +
+    `work ${digits(r.work.total / 1e9)} GFLOP` +
+      (r.work.forwards ? ` = ${r.work.forwards.toFixed(2)} forwards` : '') +
       (r.peerWork ? ` (published order: ${digits(r.peerWork / 1e9)} GFLOP)` : ''),
     `floor ${digits(r.floorSeconds)} s at ${r.rates.gflops.toFixed(0)} GFLOP/s of packed products; ` +
-      `we reach ${percent(r.ofRate)} of that rate over the whole step`,
+      `we reach ${percent(r.ofRate)} of that rate over the whole step, ${percent(r.ofRateByProcessor)} by processor time`,
   );
   if (r.lossDifference) {
     const { firstStep, largest } = r.lossDifference;
