@@ -45,6 +45,7 @@ function* casesOf(folder: string, options: Options): Iterable<Comparison> {
       yield {
         ...{ title: `batch ${batch}, ${order} passes`, dtype, threads, warmup, repeats, work },
         forward: work.forward,
+        losses: ['loss1', 'loss0'],
         peerWork: workOfStep(shape, 'published').total,
         ours: () => startOurs('feddat-ours.js', argument),
         peer: options.peer ? () => startPeer(options.peer!, 'feddat_step.py', args, threads) : undefined,

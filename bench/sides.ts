@@ -97,6 +97,8 @@ export interface Comparison {
   repeats: number;
   /** First all steps of ours, then all of the peer's: for sizes whose two processes do not fit the memory together. */
   apart?: boolean;
+  /** Which of the numbers both sides give are compared. Default: all of the peer's. */
+  losses?: string[];
   /** How large a difference of the first step's losses is still rounding. Default 1e-4 (fp32), 2e-2 (bf16). */
   tolerance?: number;
   /** FLOP of ours, by part; and of the peer's. */
@@ -165,15 +167,20 @@ export async function compare(c: Comparison): Promise<CaseResult> {
     processorRatio: peerResult.processorSeconds / oursResult.processorSeconds,
     memoryRatio: oursResult.peakBytes / peerResult.peakBytes,
     ratioAtFloor: peerResult.median / floorSeconds,
-    lossDifference: compareLosses(ours, peer),
+    lossDifference: compareLosses(ours, peer, c.losses),
   };
 }
 
 /** Largest relative difference of the losses, at the first step and over all. */
-function compareLosses(a: Runner, b: Runner): { firstStep: number; largest: number } {
+function compareLosses(
+  a: Runner,
+  b: Runner,
+  names?: readonly string[],
+): { firstStep: number; largest: number } {
   const differences = a.losses.slice(0, b.losses.length).map((ours, i) => {
-    const relative = Object.entries(b.losses[i]!).map(([name, y]) => {
-      const x = ours[name] ?? Number.NaN;
+    const theirs = b.losses[i]!;
+    const relative = (names ?? Object.keys(theirs)).map((name) => {
+      const [x, y] = [ours[name] ?? Number.NaN, theirs[name] ?? Number.NaN];
       return Math.abs(x - y) / Math.max(Math.abs(y), 1e-9);
     });
     return Math.max(...relative);
@@ -183,6 +190,7 @@ function compareLosses(a: Runner, b: Runner): { firstStep: number; largest: numb
 
 /** The same numbers on both sides? fp32 differs by rounding; bf16 rounds at other places on the two sides. */
 function disagreement(result: CaseResult, tolerance: number): string | undefined {
+  // Written so that a number that is missing or not finite is a disagreement too.
   if (!result.lossDifference || result.lossDifference.firstStep <= tolerance) return undefined;
   return `${result.title}, ${result.dtype}: the losses of the first step differ by ${result.lossDifference.firstStep.toExponential(1)} (expected at most ${tolerance}), so the two sides do not do the same work`;
 }
