@@ -22,7 +22,8 @@ Contents readAll(const std::string& path, bool narrow) {
   Contents contents{file.metadata(), {}};
   for (const SafetensorsEntry& entry : file.entries()) {
     cancelPoint();
-    contents.tensors.emplace_back(entry.name, HostTensor::copyOf(narrow ? file.narrowed(entry.name) : file.tensor(entry.name)));
+    contents.tensors.emplace_back(
+        entry.name, HostTensor::copyOf(narrow ? file.narrowed(entry.name) : file.tensor(entry.name)));
     file.release(entry.name);
   }
   return contents;
