@@ -11,7 +11,7 @@ import { root, run } from './common.mjs';
 import { setup } from './setup.mjs';
 import { runTests } from './vitest.mjs';
 
-setup({ python3: 'python3', strip: 'binutils' });
+setup({ python3: 'python3', strip: 'binutils', 'clang-format': 'clang-format' });
 for (const script of ['lint', 'typecheck']) run(process.execPath, [path.join(root, `scripts/${script}.mjs`)]);
 build(['native', 'ts']);
 const cache = path.join(root, '.cache');

@@ -144,7 +144,10 @@ void Vilt::addHead(const std::string& task, int64_t classes, uint64_t seed) {
   const int64_t d = config_.hiddenSize;
   auto head = std::make_unique<ViltHead>();
   const std::string n = "task_layer." + task + ".";
-  draws_ = 2000000;
+  // Streams of its own for every task: heads of one seed are drawn independently.
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : task) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  draws_ = 2000000 + (hash >> 24) * 8;
   // torch.nn.Linear's initialisation: uniform within 1 / sqrt(inputs)
   const float first = -1.0f / std::sqrt(static_cast<float>(d)),
               second = -1.0f / std::sqrt(static_cast<float>(2 * d));

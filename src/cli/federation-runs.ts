@@ -72,6 +72,7 @@ async function runOne(
   for await (const report of rounds) {
     if (reports.length === 0 && federation.history.length > 0) {
       progress.note(`${label}  resumed after round ${federation.history.at(-1)?.number}`);
+      for (const lost of federation.damaged) progress.note(`${label}  not readable, left out: ${lost}`);
     }
     reports.push(report);
     seconds += report.timing.seconds;

@@ -1,6 +1,7 @@
 /** duet golden: reference numbers, one line a case. */
 
 import { Command } from 'commander';
+import { DuetError } from '../errors.js';
 import { findCases, runCase } from '../golden/run.js';
 import { formatOutcome, summaryOf } from '../report/golden.js';
 import { deviceOption, type RuntimeFlags, threadsOption } from './options.js';
@@ -24,6 +25,12 @@ export function goldenCommand(): Command {
         const outcome = await runCase(one);
         outcomes.push(outcome);
         process.stdout.write(`${formatOutcome(outcome, width)}\n`);
+      }
+      if (outcomes.length === 0) {
+        throw new DuetError(
+          'NOT_FOUND',
+          `Expected cases to run in ${folder} but none has a name with "${flags.only}"`,
+        );
       }
       process.stdout.write(`${summaryOf(outcomes)}\n`);
       if (outcomes.some((outcome) => outcome.status === 'fail')) process.exitCode = 1;

@@ -64,6 +64,9 @@ export function list(text: string): string[] {
   if (items.some((item) => item === '')) {
     throw new InvalidArgumentError(`Expected names with commas between them but received "${text}".`);
   }
+  if (new Set(items).size < items.length) {
+    throw new InvalidArgumentError(`Expected each only once but received ${text}.`);
+  }
   return items;
 }
 

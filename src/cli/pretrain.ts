@@ -148,7 +148,7 @@ export async function pretrain(
     secondsLeft = report.timing.seconds * (flags.epochs - report.number);
     progress.note(epochLine(report, flags.epochs));
   }
-  for (const source of [train, evaluation]) {
+  for (const source of [train, trainSource.dataset, evaluation]) {
     if (source.skipped.size > 0)
       progress.note(`${source.name}: ${source.skipped}; for example ${source.skipped.examples[0]}`);
   }

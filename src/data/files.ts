@@ -3,9 +3,10 @@
  * for.
  */
 
-import { access, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { access, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { DuetError, ioError, messageOf } from '../errors.js';
+import { makeFolder } from '../run/files.js';
 
 /** Reads UTF-8 text; `what` is what the file holds, e.g. `questions`. */
 export async function readText(path: string, what: string, hint?: string): Promise<string> {
@@ -31,7 +32,7 @@ export async function readJson(path: string, what: string, hint?: string): Promi
 /** Writes text, making the folder first. */
 export async function writeText(path: string, text: string, what: string): Promise<void> {
   try {
-    await mkdir(dirname(path), { recursive: true });
+    await makeFolder(dirname(path), `write ${what} ${path}`);
     await writeFile(path, text);
   } catch (error) {
     throw ioError(error, `write ${what} ${path}`);

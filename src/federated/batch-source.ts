@@ -1,5 +1,5 @@
 /**
- * Where a client's batches come from: the one thing the federation asks of data. `VqaBatches` in src/data is the usual
+ * Where a client's batches come from: the one thing the federation asks of data. `VqaSource` beside this file is the usual
  * source; `FixedBatches` holds batches in memory.
  */
 

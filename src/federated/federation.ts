@@ -43,6 +43,8 @@ export class Federation {
   readonly model: Vilt;
   /** Reports of rounds of this run that were recorded before it was resumed. */
   readonly history: RoundReport[] = [];
+  /** Checkpoints that could not be read when the run was resumed; an older one was taken. */
+  readonly damaged: string[] = [];
   /** Who trains: the clients, or for a pooled strategy one client with all data. */
   readonly #trainees: readonly FederatedClient[];
   readonly #onProgress: (progress: Progress) => void;
@@ -66,6 +68,7 @@ export class Federation {
    */
   async *run(options: RunOptions = {}): AsyncGenerator<RoundReport, void, undefined> {
     if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a federation at a time');
+    const release = this.model.claim('a federation');
     this.#running = true;
     let folder: RunFolder<RoundReport> | undefined;
     let initial: Tensors = {};
@@ -81,6 +84,7 @@ export class Federation {
       if (folder) await this.export(`${folder.path}/export`);
     } finally {
       this.#running = false;
+      release();
       await folder?.close();
       if (!this.model.disposed) await this.model.write(initial);
     }
@@ -118,6 +122,7 @@ export class Federation {
     });
     try {
       const checkpoint = await folder.latest();
+      this.damaged.push(...folder.damaged);
       if (checkpoint) this.#state = unpackState(checkpoint, this.#trainees.length, checkpoint.path);
       this.history.splice(0, this.history.length, ...(await folder.metrics.read()));
       return folder;

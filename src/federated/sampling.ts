@@ -12,7 +12,7 @@ export interface Sampling {
 
 /** Indices of the participants in ascending order: the same for the same seed and round. */
 export function sampleClients(clients: number, sampling: Sampling, seed: number, round: number): number[] {
-  const wanted = Math.max(sampling.minimum, Math.floor(sampling.fraction * clients));
+  const wanted = Math.max(sampling.minimum, Math.floor(sampling.fraction * clients + 1e-9));
   const all = Array.from({ length: clients }, (_, index) => index);
   if (wanted >= clients) return all;
   const drawn = new Random(seed, streamOf('sampling', round)).shuffle(all).slice(0, wanted);

@@ -12,6 +12,7 @@ export async function runSettings(federation: Federation): Promise<unknown> {
     ...settings,
     model: {
       fingerprint: await model.fingerprint(),
+      inputs: model.inputsFingerprint(),
       hiddenSize: config.hidden_size,
       layers: config.num_hidden_layers,
       adapterReduction,

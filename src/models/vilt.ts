@@ -85,6 +85,7 @@ export class Vilt {
   readonly #origin: () => Promise<string>;
   readonly #classes = new Map<string, number>();
   #shapes: Map<string, number[]> | undefined;
+  #user: string | undefined;
 
   private constructor(
     config: ViltConfig,
@@ -252,6 +253,34 @@ export class Vilt {
   /** Names the frozen weights: the SHA-256 of their file, or of config and seed. A run folder remembers it. */
   fingerprint(): Promise<string> {
     return this.#origin();
+  }
+
+  /** Names what turns questions, pictures and answers into numbers: SHA-256 of answers, word pieces and picture settings. */
+  inputsFingerprint(): string {
+    const { answers, tokenizer, pictures } = this;
+    return settingsFingerprint({
+      answers: answers?.answers,
+      words: tokenizer && [tokenizer.vocabulary, tokenizer.lowerCase],
+      pictures,
+    });
+  }
+
+  /**
+   * Marks the model as used by a run, which writes its parameters all the time.
+   * @returns ends the use
+   * @throws DuetError INVALID_ARGUMENT when another run uses it
+   */
+  claim(what: string): () => void {
+    if (this.#user !== undefined) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected a model that no other run uses but ${this.#user} is using it; wait for it, or open the model twice`,
+      );
+    }
+    this.#user = what;
+    return () => {
+      this.#user = undefined;
+    };
   }
 
   /**

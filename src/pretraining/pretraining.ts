@@ -113,8 +113,10 @@ export class Pretraining {
    */
   async *run(options: { signal?: AbortSignal } = {}): AsyncGenerator<EpochReport, void, undefined> {
     const { runDir, epochs } = this.settings;
-    const folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
+    const release = this.model.claim('a pretraining');
+    let folder: RunFolder<EpochReport> | undefined;
     try {
+      folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
       while (this.#done < epochs) {
         const report = await this.#epoch(options.signal);
         if (folder)
@@ -126,6 +128,7 @@ export class Pretraining {
         yield report;
       }
     } finally {
+      release();
       await folder?.close();
     }
   }
@@ -140,6 +143,7 @@ export class Pretraining {
         ...settings,
         model: {
           fingerprint: await model.fingerprint(),
+          inputs: model.inputsFingerprint(),
           compute: model.compute,
           classes: model.heads.get(DEFAULT_TASK),
         },

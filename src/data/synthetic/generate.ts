@@ -7,10 +7,11 @@
  * smaller one. Drawing runs on worker threads.
  */
 
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { DuetError, ioError, throwIfAborted } from '../../errors.js';
+import { makeFolder } from '../../run/files.js';
 import { validated } from '../../validation.js';
 import { forEachAtOnce } from '../concurrency.js';
 import { readJson, writeText } from '../files.js';
@@ -121,11 +122,7 @@ export async function generateSynthetic(
   const byFrequency = [...answers].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
   files.set('answers.json', { answers: byFrequency.map(([answer]) => answer) });
 
-  try {
-    for (const style of styles) await mkdir(join(folder, 'images', style), { recursive: true });
-  } catch (error) {
-    throw ioError(error, `write pictures in ${folder}`);
-  }
+  for (const style of styles) await makeFolder(join(folder, 'images', style), `write pictures in ${folder}`);
   await drawAll(jobs, settings, control);
   for (const [name, content] of files)
     await writeText(join(folder, name), `${JSON.stringify(content)}\n`, 'data set');
