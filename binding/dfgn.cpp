@@ -356,7 +356,7 @@ Napi::Value Dfgn::predict(const Napi::CallbackInfo& info) {
   PredictionInput input = toPredictionInput(argument(info, 0, "batch"), held);
   const Named scale = argument(info, 1, "guidance");
   const bool guided = scale.given();
-  const float guidance = guided ? static_cast<float>(toNumber(scale, 0, 1e6)) : 0.0f;
+  const float guidance = guided ? static_cast<float>(toNumber(scale, -1e6, 1e6)) : 0.0f;
   return run(
       info, std::move(held),
       [input = std::move(input), guided, guidance](StickerSession& session) {
