@@ -108,6 +108,35 @@ void inputGradientByPatches(Tape& tape, PatchGather geometry, const Tensor& dy,
   }
 }
 
+/// dx by way of patches of dx itself, dy W, some pictures at a time.
+void inputGradientBySums(Tape& tape, const PatchGather& geometry, const Tensor& dy, ConvolutionKernel& kernel,
+                         const Tensor& dx, bool accumulate) {
+  const int64_t outPixels = geometry.outHeight * geometry.outWidth, pixels = geometry.height * geometry.width;
+  const int64_t pictures = dy.rowCount() / outPixels;
+  const int64_t chunk = std::min(pictures, std::max<int64_t>(1, kRowChunk / outPixels));
+  const Tensor patches = tape.empty({chunk * outPixels, kernel.weights.in()});
+  PatchSum call{};
+  call.patches = patches.f32();
+  call.yType = dx.dtype();
+  call.accumulate = accumulate;
+  call.height = geometry.height;
+  call.width = geometry.width;
+  call.channels = kernel.in();
+  call.patchHeight = geometry.outHeight;
+  call.patchWidth = geometry.outWidth;
+  call.size = geometry.size;
+  call.stride = geometry.stride;
+  call.padding = geometry.padding;
+  for (int64_t picture = 0; picture < pictures; picture += chunk) {
+    call.pictures = std::min(chunk, pictures - picture);
+    inputGradientRows(dy, picture * outPixels, kernel.weights, patches, 0, call.pictures * outPixels,
+                      dy.dtype(), false);
+    call.y = at(dx, picture * pixels);
+    backend().convolution.sumPatches(call);
+  }
+  kernel.weights.releasePacked(dy.dtype());
+}
+
 void check(const Var& x, const PictureGrid& grid, const ConvolutionKernel& kernel, const Parameter* bias,
            const ConvolutionOptions& options) {
   const std::string& name = kernel.weights.parameter->name;
@@ -195,6 +224,8 @@ Var convolution(Context& context, const Var& x, const PictureGrid& grid, Convolu
     const Tensor dx = tape.target(slot, inputShape, compute, accumulate);
     if (winograd)
       winogradConvolve(tape, grid, kernel, true, dy, nullptr, accumulate ? dx.f32() : nullptr, dx);
+    else if (geometry.stride > 1)
+      inputGradientBySums(tape, geometry, dy, kernel, dx, accumulate);
     else
       inputGradientByPatches(tape, geometry, dy, kernel, dx, accumulate);
   });

@@ -44,6 +44,36 @@ void gatherPatches(const PatchGather& c) {
   }
 }
 
+template <typename Y>
+void sumPatchesAs(const PatchSum& c) {
+  const int64_t n = c.channels, taps = c.size * c.size;
+#pragma omp parallel for schedule(static)
+  for (int64_t row = 0; row < c.pictures * c.height * c.width; ++row) {
+    const int64_t picture = row / (c.height * c.width);
+    const int64_t i = row / c.width % c.height + c.padding, j = row % c.width + c.padding;
+    const float* from[9];
+    int count = 0;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int64_t y = i - tap / c.size, x = j - tap % c.size;
+      if (y < 0 || x < 0 || y % c.stride != 0 || x % c.stride != 0) continue;
+      if (y / c.stride >= c.patchHeight || x / c.stride >= c.patchWidth) continue;
+      const int64_t patch = (picture * c.patchHeight + y / c.stride) * c.patchWidth + x / c.stride;
+      from[count++] = c.patches + (patch * taps + tap) * n;
+    }
+    Y* to = static_cast<Y*>(c.y) + row * n;
+    for (int64_t k = 0; k < n; k += kLanes) {
+      const int64_t lanes = n - k < kLanes ? n - k : kLanes;
+      Vec sum = c.accumulate ? loadSome(to + k, lanes) : Vec{};
+      for (int t = 0; t < count; ++t) sum += loadSome(from[t] + k, lanes);
+      storeSome(to + k, sum, lanes);
+    }
+  }
+}
+
+void sumPatches(const PatchSum& c) {
+  c.yType == DType::bf16 ? sumPatchesAs<bf16>(c) : sumPatchesAs<float>(c);
+}
+
 void exchangeKernel(const float* weight, float* out, int64_t outChannels, int64_t taps, int64_t inChannels) {
 #pragma omp parallel for schedule(static)
   for (int64_t o = 0; o < outChannels; ++o)
@@ -54,6 +84,6 @@ void exchangeKernel(const float* weight, float* out, int64_t outChannels, int64_
 
 }  // namespace
 
-ConvolutionKernels convolutionKernels() { return {gatherPatches, exchangeKernel}; }
+ConvolutionKernels convolutionKernels() { return {gatherPatches, sumPatches, exchangeKernel}; }
 
 }  // namespace duet::cpu::DUET_ISA

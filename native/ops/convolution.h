@@ -19,8 +19,21 @@ struct PatchGather {
   bool transposed;  // rows are pixels of the input of the convolution, x is the gradient of its output
 };
 
+struct PatchSum {
+  const float* patches;  // rows of pictures x patchHeight x patchWidth, each size * size * channels
+  void* y;               // pictures x height x width x channels
+  DType yType;
+  bool accumulate;  // y += instead of y =
+  int64_t pictures, height, width, channels;
+  int64_t patchHeight, patchWidth;
+  int64_t size, stride, padding;
+};
+
 struct ConvolutionKernels {
   void (*gatherPatches)(const PatchGather&);
+  /// Back: every pixel of y is the sum of its places in the patches. With a stride above 1 this costs less
+  /// than patches of dy, most of which would be zero.
+  void (*sumPatches)(const PatchSum&);
   /// out[(kh, kw, o), i] = weight[o, (kh, kw, i)]
   void (*exchangeKernel)(const float* weight, float* out, int64_t outChannels, int64_t taps,
                          int64_t inChannels);

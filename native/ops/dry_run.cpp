@@ -33,7 +33,7 @@ size_t sizeOfPacked(const PackedMatrix& packed) { return reinterpret_cast<const 
 /// The backend of this machine with silent kernels.
 const Backend& silent() {
   static const Backend made = [] {
-    static_assert(sizeof(Backend) == 54 * sizeof(void*),
+    static_assert(sizeof(Backend) == 55 * sizeof(void*),
                   "Silence the kernels that were added to the backend");
     Backend b = backend();
     b.name = "dry run";
@@ -51,7 +51,8 @@ const Backend& silent() {
     LossKernels& l = b.loss;
     silenceAll(l, l.distillation, l.binary, l.crossEntropy, l.softmax, l.softmaxBackward);
     silenceAll(b.optimizer, b.optimizer.adamw, b.optimizer.squareSum);
-    silenceAll(b.convolution, b.convolution.gatherPatches, b.convolution.exchangeKernel);
+    silenceAll(b.convolution, b.convolution.gatherPatches, b.convolution.sumPatches,
+               b.convolution.exchangeKernel);
     silenceAll(b.groupNorm, b.groupNorm.forward, b.groupNorm.backward);
     ResampleKernels& r = b.resample;
     silenceAll(r, r.upsample, r.upsampleBackward, r.averagePool, r.averagePoolBackward);
