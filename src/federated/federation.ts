@@ -2,12 +2,6 @@
  * The rounds of a federation, simulated in one process: sample clients, train each locally on the one model, combine what
  * they send, evaluate, record.
  *
- * ```ts
- * const federation = new Federation({ model, strategy: new FedDat({ temperature: 3 }), clients, rounds: 30,
- *   localEpochs: 1, batchSize: 32, learningRate: 1e-4, seed: 1, runDir });
- * for await (const round of federation.run({ signal })) console.log(round.number, round.metrics);
- * ```
- *
  * The frozen encoder exists once. What belongs to a client (adapter_0 and its head, say) is kept here and written into the
  * model before its training; before the first round every client has the model's own initial values, as published. After a
  * run the model has its initial adapters and heads again, so several federations can be compared on one model.
@@ -36,6 +30,16 @@ export interface RunOptions {
   signal?: AbortSignal;
 }
 
+/**
+ * A federation in one process (FedDAT, arXiv 2308.12305, algorithm 1): each round chosen clients train locally from the shared
+ * parameters and their own, the server averages what is shared, and every client is evaluated.
+ *
+ * ```ts
+ * const federation = new Federation({ model, strategy: new FedDat({ temperature: 3 }), clients, rounds: 30,
+ *   localEpochs: 1, batchSize: 32, learningRate: 1e-4, seed: 1, runDir });
+ * for await (const round of federation.run({ signal })) console.log(round.number, round.metrics);
+ * ```
+ */
 export class Federation {
   readonly settings: FederationSettings;
   readonly strategy: Strategy;

@@ -68,6 +68,10 @@ export interface CreateOptions extends ViltOptions {
   pictures?: Partial<PictureSpec>;
 }
 
+/**
+ * A ViLT (arXiv 2102.03334) with adapters and heads, on the native core. It owns native memory: call `dispose()`, or declare it
+ * with `using`. Names and values of parameters are those of Hugging Face's ViltModel. One run uses a model at a time.
+ */
 export class Vilt {
   readonly config: ViltConfig;
   /** Word pieces of the folder's vocab.txt, where there is one. */
@@ -221,18 +225,22 @@ export class Vilt {
     return this.#call((model) => model.startTraining(options));
   }
 
+  /** One local step of the training that `startTraining` began. @throws DuetError NOT_FINITE when a loss is not finite */
   step(batch: ViltBatch): Promise<StepResult> {
     return this.#call((model) => model.step(batch));
   }
 
+  /** Of the last step, where `keepGradients` was asked for; names begin with the update they belong to. */
   gradients(): Promise<Tensors> {
     return this.#call((model) => model.gradients());
   }
 
+  /** Moments and steps of AdamW, and the place in the schedule; for resuming. */
   optimizerState(): Promise<Tensors> {
     return this.#call((model) => model.optimizerState());
   }
 
+  /** Takes what `optimizerState` gave: all of it or, when something does not fit, nothing. */
   setOptimizerState(state: Tensors): Promise<void> {
     return this.#call((model) => model.setOptimizerState(state));
   }
@@ -242,10 +250,12 @@ export class Vilt {
     return this.#call((model) => model.evaluate(batch, task, mode));
   }
 
+  /** The output of the embedding and of every layer, [B, T, hidden size], and the pooled vectors. */
   hiddenStates(batch: ViltBatch, mode: AdapterMode = 'none'): Promise<HiddenStates> {
     return this.#call((model) => model.hiddenStates(batch, mode));
   }
 
+  /** Bytes of weights with their packed copies, and the most that activations of a step have taken. */
   memory(): { parameterBytes: number; arenaPeakBytes: number } {
     return this.#call((model) => model.memory());
   }
