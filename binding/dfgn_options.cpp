@@ -118,8 +118,7 @@ DenoisingOptions toDenoisingOptions(const Named& named) {
     options.noise.betaEnd = toPositive(property(noise, "betaEnd"));
   }
   if (const Named given = property(named, "prediction"); given.given())
-    options.prediction =
-        toChoice(given, {"epsilon", "velocity"}) == 0 ? Prediction::epsilon : Prediction::velocity;
+    options.prediction = static_cast<Prediction>(toChoice(given, {"epsilon", "velocity", "sample"}));
   options.maxGradNorm.reset();
   if (const Named given = property(named, "maxGradNorm"); given.given())
     options.maxGradNorm = static_cast<float>(toPositive(given));

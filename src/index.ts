@@ -163,6 +163,7 @@ export { type KeyFrameMethod, keyFrames } from './stickers/key-frames.js';
 export type { GivenFrame } from './stickers/known-frames.js';
 export type { StickerMetrics, StickerStep, TaskLoss } from './stickers/metrics.js';
 export { type GenerateOptions, type PipelineOptions, StickerPipeline } from './stickers/pipeline.js';
+export { PREDICTIONS, type Prediction } from './stickers/prediction.js';
 export { Ddim, type DdimOptions } from './stickers/samplers/ddim.js';
 export { DpmSolver, type DpmSolverOptions } from './stickers/samplers/dpm-solver.js';
 export {

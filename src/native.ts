@@ -241,8 +241,8 @@ export interface DenoisingOptions {
   schedule: ScheduleOptions;
   /** Default: 1000 steps, 0.00085 to 0.012, scaled linear. */
   noise?: { steps: number; betaStart: number; betaEnd: number };
-  /** What the network predicts. Default 'epsilon', the noise. */
-  prediction?: 'epsilon' | 'velocity';
+  /** What the network predicts: the noise (default), the velocity, or the clip. */
+  prediction?: 'epsilon' | 'velocity' | 'sample';
   /** Absent: no clipping. */
   maxGradNorm?: number;
   /** Absent: no moving average. */

@@ -173,18 +173,19 @@ describe('loss', () => {
     expect(loss).toBeCloseTo(errors.reduce((a, b) => a + b, 0) / valuesOf(config), 5);
   });
 
-  test('velocity: the target is sqrt(a) n - sqrt(1 - a) x', async () => {
+  test.each([
+    ['velocity', (a: number, n: number, x: number) => Math.sqrt(a) * n - Math.sqrt(1 - a) * x],
+    ['sample', (_: number, __: number, x: number) => x],
+  ] as const)('the target of %s', async (kind, targetOf) => {
     using network = await smallNetwork();
     const config = configOf(network);
-    await network.startTraining({ ...training, prediction: 'velocity', keepOutputs: true });
+    await network.startTraining({ ...training, prediction: kind, keepOutputs: true });
     const noise = normals(valuesOf(config), 77);
     const batch = { ...denoisingBatch(config), noise, timesteps: Int32Array.of(600) };
     const { loss, prediction } = await network.evaluate(batch);
     const left = alphasCumulative()[600] as number;
     const errors = Array.from(prediction ?? [], (x, i) => {
-      const target =
-        Math.sqrt(left) * (noise[i] as number) - Math.sqrt(1 - left) * (batch.latents[i] as number);
-      return (x - target) ** 2;
+      return (x - targetOf(left, noise[i] as number, batch.latents[i] as number)) ** 2;
     });
     expect(loss).toBeCloseTo(errors.reduce((a, b) => a + b, 0) / errors.length, 5);
   });

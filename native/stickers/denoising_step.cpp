@@ -141,7 +141,11 @@ DenoisingTraining::Prepared DenoisingTraining::prepare(const DenoisingBatch& bat
   const Tensor noise = rowsOf(*arena, p.noise, grid, config.channels);
   const Tensor noisy = arena->empty(clean.shape()), image = arena->empty(clean.shape());
   const bool velocity = options.prediction == Prediction::velocity;
-  p.target = velocity ? arena->empty(clean.shape()) : noise;
+  switch (options.prediction) {
+    case Prediction::epsilon: p.target = noise; break;
+    case Prediction::velocity: p.target = arena->empty(clean.shape()); break;
+    case Prediction::sample: p.target = clean; break;
+  }
   for (int64_t i = 0; i < pictures; ++i) {
     const float left = alphas[static_cast<size_t>(p.times[static_cast<size_t>(i / config.frames)])];
     const float keep = std::sqrt(left), add = std::sqrt(1.0f - left);

@@ -35,7 +35,8 @@ struct DenoisingBatch {
   std::span<const uint8_t> dropText;   // B, or empty: no text is dropped
 };
 
-enum class Prediction { epsilon, velocity };
+/// What the network says about a noisy clip: its noise, sqrt(a) n - sqrt(1 - a) x, or the clip itself.
+enum class Prediction { epsilon, velocity, sample };
 
 struct DenoisingOptions {
   AdamWOptions optimizer{3e-5, 0.9, 0.999, 1e-8, 0.01, true};

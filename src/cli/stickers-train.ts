@@ -10,6 +10,7 @@ import { ProgressLine } from '../run/progress.js';
 import { CURRICULUM_NAMES, type CurriculumName } from '../stickers/curriculum/by-name.js';
 import { KEY_FRAME_METHODS, type KeyFrameMethod } from '../stickers/key-frames.js';
 import { memoryTable } from '../stickers/memory-plan.js';
+import { PREDICTIONS, type Prediction } from '../stickers/prediction.js';
 import { StickerTrainer } from '../stickers/trainer.js';
 import {
   type ComputeFlags,
@@ -58,7 +59,7 @@ export interface StickersTrainFlags extends ComputeFlags {
   autoencoder?: string;
   textEncoder?: string;
   t5Encoder?: string;
-  prediction: 'epsilon' | 'velocity';
+  prediction: Prediction;
   checkpointEvery: number;
   reportEvery: number;
   keep: number;
@@ -104,9 +105,7 @@ export function stickersTrainCommand(): Command {
     .option('--text-encoder <dir>', 'frozen CLIP, BERT or T5; without it a small one is trained along')
     .option('--t5-encoder <dir>', 'second frozen text encoder, whose states the network projects')
     .addOption(
-      new Option('--prediction <kind>', 'what the network predicts')
-        .choices(['epsilon', 'velocity'])
-        .default('epsilon'),
+      new Option('--prediction <kind>', 'what the network predicts').choices(PREDICTIONS).default('epsilon'),
     )
     .optionsGroup('Data:')
     .option('--pixels <side>', 'side of a clip', integer(4), 64)

@@ -9,6 +9,7 @@ import { Random } from '../data/random.js';
 import { DuetError } from '../errors.js';
 import type { Dfgn } from '../models/dfgn.js';
 import type { PredictionBatch } from '../native.js';
+import { noiseOf, originalOf, type Prediction } from './prediction.js';
 import { Ddim } from './samplers/ddim.js';
 import { DpmSolver } from './samplers/dpm-solver.js';
 import { type Sampler, type Spacing, sample } from './samplers/sampler.js';
@@ -36,7 +37,7 @@ export interface SamplingOptions {
 export interface DenoisingInput {
   clips: number;
   /** What the network predicts. Default `epsilon`, the noise. */
-  prediction?: 'epsilon' | 'velocity';
+  prediction?: Prediction;
   /** Of the network's space. */
   height: number;
   width: number;
@@ -86,7 +87,7 @@ export async function denoise(
       ...(input.frameMask && { frameMask: input.frameMask }),
     } as PredictionBatch;
     const predicted = await network.predict(batch, guided ? guidance : undefined);
-    output = input.prediction === 'velocity' ? noiseOf(schedule, current, predicted, timestep) : predicted;
+    output = noiseOf(input.prediction ?? 'epsilon', schedule, current, predicted, timestep);
     return output;
   };
   let before = initial;
@@ -122,30 +123,6 @@ function samplerOf(schedule: NoiseSchedule, options: SamplingOptions): Sampler {
         `Expected one of ${SAMPLERS.join(', ')} for the sampler but received ${String(sampler)}`,
       );
   }
-}
-
-/** e = sqrt(1 - a) x + sqrt(a) v (arXiv 2202.00512, appendix D) */
-function noiseOf(
-  schedule: NoiseSchedule,
-  noisy: Float32Array,
-  velocity: Float32Array,
-  timestep: number,
-): Float32Array {
-  const alpha = schedule.alphaAt(timestep);
-  const [keep, spread] = [Math.sqrt(alpha), Math.sqrt(1 - alpha)];
-  return noisy.map((value, i) => spread * value + keep * (velocity[i] as number));
-}
-
-/** x0 = (x - sqrt(1 - a) e) / sqrt(a) */
-function originalOf(
-  schedule: NoiseSchedule,
-  noisy: Float32Array,
-  output: Float32Array,
-  timestep: number,
-): Float32Array {
-  const alpha = schedule.alphaAt(timestep);
-  const [keep, spread] = [Math.sqrt(alpha), Math.sqrt(1 - alpha)];
-  return noisy.map((value, i) => (value - spread * (output[i] as number)) / keep);
 }
 
 /** The texts of a pass; with guidance the unconditional ones first. */

@@ -9,6 +9,7 @@ import { writeAtomic } from '../run/files.js';
 import { validated } from '../validation.js';
 import { CaptionText } from './caption-text.js';
 import { CaptionVocabulary } from './caption-vocabulary.js';
+import { PREDICTIONS } from './prediction.js';
 import { LatentSpace, PixelSpace, type Space } from './space.js';
 import { PretrainedText, type TextSource } from './text-source.js';
 
@@ -24,7 +25,7 @@ const pipelineSchema = z.strictObject({
     z.literal('captions'),
     z.strictObject({ encoder: z.string(), second: z.string().optional(), length: z.int().optional() }),
   ]),
-  prediction: z.enum(['epsilon', 'velocity']),
+  prediction: z.enum(PREDICTIONS),
   /** Pixels a side of the clips. */
   size: z.int().min(1),
   channels: z.union([z.literal(3), z.literal(4)]),

@@ -8,6 +8,7 @@ import { validated } from '../validation.js';
 import { WORD_DROP_PROBABILITY } from './captions.js';
 import type { CurriculumName } from './curriculum/by-name.js';
 import type { Curriculum } from './curriculum/curriculum.js';
+import { PREDICTIONS, type Prediction } from './prediction.js';
 import type { TextSourceSettings } from './text-source.js';
 
 const count = z.int().min(1);
@@ -45,7 +46,7 @@ const settingsSchema = z.strictObject({
     .prefault({}),
   maxGradNorm: z.number().gt(0).nullable().default(1),
   emaDecay: z.number().min(0).lt(1).nullable().default(0.999),
-  prediction: z.enum(['epsilon', 'velocity']).default('epsilon'),
+  prediction: z.enum(PREDICTIONS).default('epsilon'),
   lossOverKept: z.boolean().default(false),
   lossMask: z.boolean().default(true),
   gradientCheckpointing: z.boolean().default(false),
@@ -92,8 +93,11 @@ export interface StickerTrainerOptions {
   maxGradNorm?: number | null;
   /** Of the moving averages that stickers are generated with; null: none are kept. Default 0.999. */
   emaDecay?: number | null;
-  /** What the network predicts. Default `epsilon`, the noise (published). */
-  prediction?: 'epsilon' | 'velocity';
+  /**
+   * What the network predicts. Default `epsilon`, the noise (published). `sample`, the clip itself, suits short trainings of
+   * small networks on patches: what does not pass their width is not asked of them (arXiv 2511.13720).
+   */
+  prediction?: Prediction;
   /** Divide the loss by the elements of real frames instead of all (published: all). */
   lossOverKept?: boolean;
   /** false: padded frames count in the loss like real ones, for comparison. Default true. */
