@@ -69,6 +69,19 @@ describe('parameters', () => {
     expect(Math.max(...bias.map(Math.abs))).toBeGreaterThan(0.5 * bound);
   });
 
+  test('the initial image branch lets given frames through at their own strength', async () => {
+    using network = Dfgn.create({ ...smallConfig(), in_channels: 48 }, { seed: 1, threads: 1 });
+    const values = await network.read();
+    const deviation = (name: string) => {
+      const weights = values[name] as Float32Array;
+      return Math.sqrt(weights.reduce((sum, w) => sum + w * w, 0) / weights.length);
+    };
+    // Variance of a sum of n products is kept by weights of deviation 1 / sqrt(n), times 1.678 behind a SiLU.
+    expect(deviation('image_latents_proj_in.0.weight') * Math.sqrt(48 * 9)).toBeCloseTo(1, 1);
+    for (const layer of [2, 4])
+      expect(deviation(`image_latents_proj_in.${layer}.weight`) * Math.sqrt(192 * 9)).toBeCloseTo(1.678, 1);
+  });
+
   test('what is written is read back, in stacked projections and kernels too', async () => {
     using network = await smallNetwork();
     const names = ['conv_in.weight', 'mid_block.temp_convs.0.transformer_blocks.to_k.weight'];

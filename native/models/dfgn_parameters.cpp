@@ -10,8 +10,10 @@ namespace duet {
 namespace {
 
 constexpr float kEpsilon = 1e-5f;
-constexpr int64_t kImageHeads = 2;  // of the encoder of the image latents
-constexpr int64_t kInHeads = 8;     // of the first temporal transformer
+constexpr int64_t kImageHeads = 2;           // of the encoder of the image latents
+constexpr int64_t kInHeads = 8;              // of the first temporal transformer
+constexpr float kKeepVariance = 1.7320508f;  // of a uniform distribution within 1: 1 / its deviation
+constexpr float kSiluGain = 1.6778f;         // 1 / root mean square of silu(x), x normal
 
 std::string listed(const std::vector<std::string>& names) {
   std::string text;
@@ -46,9 +48,10 @@ Dfgn::Dfgn(const DfgnConfig& config, uint64_t seed, bool initialise)
     list_.linear("context_T5_clip_embedding.0", t5First_, 2 * d, config_.t5Width);
     list_.linear("context_T5_clip_embedding.2", t5Second_, d, 2 * d);
   }
-  list_.convolution("image_latents_proj_in.0", image1_, 4 * c, c, 3);
-  list_.convolution("image_latents_proj_in.2", image2_, 4 * c, 4 * c, 3);
-  list_.convolution("image_latents_proj_in.4", image3_, c, 4 * c, 3);
+  // PyTorch's initial values would let a twentieth of a given frame through; these keep its variance.
+  list_.convolution("image_latents_proj_in.0", image1_, 4 * c, c, 3, kKeepVariance);
+  list_.convolution("image_latents_proj_in.2", image2_, 4 * c, 4 * c, 3, kKeepVariance * kSiluGain);
+  list_.convolution("image_latents_proj_in.4", image3_, c, 4 * c, 3, kKeepVariance * kSiluGain);
   imageEncoder_ =
       std::make_unique<TemporalEncoder>(list_, "image_latents_temporal_encoder.", c, kImageHeads, c, 4 * c);
   const TransformerShape in{first, kInHeads * config_.headSize, kInHeads, config_.normGroups, 0};

@@ -62,10 +62,10 @@ void ParameterList::use(Weights& weights, Parameter& parameter) {
   uses_.push_back(&weights);
 }
 
-void ParameterList::fill(Parameter& parameter, int64_t fanIn) {
+void ParameterList::fill(Parameter& parameter, int64_t fanIn, float gain) {
   const Philox generator{seed_, draws_++};
   if (!initialise_) return;
-  const float bound = 1.0f / std::sqrt(static_cast<float>(fanIn));
+  const float bound = gain / std::sqrt(static_cast<float>(fanIn));
   fillUniform(parameter.f32(), parameter.value.elements(), bound, generator);
 }
 
@@ -95,11 +95,11 @@ void ParameterList::stacked(const std::string& prefix, std::initializer_list<con
 }
 
 void ParameterList::convolution(const std::string& name, ConvolutionLayer& layer, int64_t out, int64_t in,
-                                int64_t size) {
+                                int64_t size, float gain) {
   const int64_t fanIn = in * size * size;
   allocate(name + ".weight", layer.weight, {out, fanIn});
   publish(name + ".weight", layer.weight, {out, in, size, size}, 0, true);
-  fill(layer.weight, fanIn);
+  fill(layer.weight, fanIn, gain);
   layer.kernel.size = size;
   use(layer.kernel.weights, layer.weight);
   uniform(name + ".bias", layer.bias, {out}, fanIn);

@@ -60,7 +60,9 @@ class ParameterList {
   /// One matrix for several projections of the same input, `<prefix><part>.weight` each, without bias.
   void stacked(const std::string& prefix, std::initializer_list<const char*> parts, LinearLayer& layer,
                int64_t outEach, int64_t in);
-  void convolution(const std::string& name, ConvolutionLayer& layer, int64_t out, int64_t in, int64_t size);
+  /// @param gain of the initial weights, which lie within gain / sqrt(in size^2)
+  void convolution(const std::string& name, ConvolutionLayer& layer, int64_t out, int64_t in, int64_t size,
+                   float gain = 1.0f);
   void norm(const std::string& name, NormLayer& layer, int64_t channels);
   /// Uniform within 1 / sqrt(fanIn), PyTorch's start of linear and convolution layers.
   void uniform(const std::string& name, Parameter& parameter, const Shape& shape, int64_t fanIn);
@@ -81,7 +83,7 @@ class ParameterList {
   void publish(const std::string& name, Parameter& parameter, const Shape& shape, int64_t firstRow = 0,
                bool kernel = false);
   void use(Weights& weights, Parameter& parameter);
-  void fill(Parameter& parameter, int64_t fanIn);
+  void fill(Parameter& parameter, int64_t fanIn, float gain = 1.0f);
 
   uint64_t seed_;
   bool initialise_;
