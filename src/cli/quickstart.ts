@@ -1,7 +1,7 @@
 /**
  * duet quickstart: everything in a few minutes, without a download. Draws a set of picture questions, trains a small ViLT on
- * its neutral style, fine-tunes it for the other styles with four strategies, and prints a table. Run again, it does nothing
- * twice; stopped, it continues.
+ * its neutral style, fine-tunes it for the other styles with four strategies, and prints a table; then trains a small sticker
+ * network and writes sticker.gif. Run again, it does nothing twice; stopped, it continues.
  */
 
 import { access } from 'node:fs/promises';
@@ -19,6 +19,7 @@ import { loadFederation } from './federation-data.js';
 import { runFederations } from './federation-runs.js';
 import { deviceOption, integer, type RuntimeFlags, threadsOption } from './options.js';
 import { type PretrainFlags, pretrain } from './pretrain.js';
+import { quickstartSticker } from './quickstart-stickers.js';
 import { untilStopped } from './stopping.js';
 
 interface QuickstartFlags extends RuntimeFlags {
@@ -26,6 +27,7 @@ interface QuickstartFlags extends RuntimeFlags {
   pictures: number;
   rounds: number;
   epochs: number;
+  stickerSteps: number;
   seed: number;
 }
 
@@ -47,12 +49,13 @@ const STRATEGIES = ['centralised', 'local', 'fedavg', 'feddat'];
 export function quickstartCommand(): Command {
   return new Command('quickstart')
     .description(
-      'Draws data, trains a small model, compares FedDAT with its baselines: a few minutes on two cores.',
+      'Draws data, trains a small model, compares FedDAT with its baselines, and makes a sticker: a few minutes on two cores.',
     )
     .option('--run <dir>', 'folder for data, model and runs', 'runs/quickstart')
     .option('--pictures <count>', 'training pictures of each client', integer(4), 100)
     .option('--rounds <count>', 'rounds of each strategy', integer(1), 4)
     .option('--epochs <count>', 'epochs of the small model on the neutral style', integer(1), 14)
+    .option('--sticker-steps <count>', 'steps of the sticker network', integer(1), 400)
     .option('--seed <integer>', 'of the runs', integer(0), 1)
     .addOption(deviceOption())
     .addOption(threadsOption())
@@ -74,11 +77,11 @@ async function quickstart(
 ): Promise<void> {
   const start = performance.now();
   const [data, model] = [join(flags.run, 'data'), join(flags.run, 'model')];
-  progress.note(`1/3  drawing picture questions into ${data}`);
+  progress.note(`1/4  drawing picture questions into ${data}`);
   await drawSet(data, dataOf(flags.pictures), progress, signal);
-  progress.note(`2/3  training a small ViLT on the style "${NEUTRAL_STYLE}" into ${model}`);
+  progress.note(`2/4  training a small ViLT on the style "${NEUTRAL_STYLE}" into ${model}`);
   if (!(await isComplete(model))) await pretrainSmall(data, model, flags, progress, signal);
-  progress.note(`3/3  fine-tuning it for the other styles: ${STRATEGIES.join(', ')}`);
+  progress.note(`3/4  fine-tuning it for the other styles: ${STRATEGIES.join(', ')}`);
   const { clients, answers } = await loadFederation(data, model, {
     view: 'style',
     trainSplit: 'train',
@@ -117,6 +120,9 @@ async function quickstart(
   process.stdout.write(
     'feddat makes two updates a batch and takes about twice the time: docs/results.md compares at equal updates\n',
   );
+  progress.note('4/4  training a small sticker network on drawn animations');
+  const sticker = await quickstartSticker({ ...flags, steps: flags.stickerSteps }, progress, signal);
+  process.stdout.write(`a sticker the network moved from its first frame: ${sticker}\n`);
   process.stdout.write(`run folder: ${flags.run}   (${duration((performance.now() - start) / 1000)})\n`);
 }
 

@@ -8,6 +8,7 @@ import { stickerLine } from '../report/stickers.js';
 import { duration } from '../report/words.js';
 import { ProgressLine } from '../run/progress.js';
 import { CURRICULUM_NAMES, type CurriculumName } from '../stickers/curriculum/by-name.js';
+import type { Curriculum } from '../stickers/curriculum/curriculum.js';
 import { KEY_FRAME_METHODS, type KeyFrameMethod } from '../stickers/key-frames.js';
 import { memoryTable } from '../stickers/memory-plan.js';
 import { PREDICTIONS, type Prediction } from '../stickers/prediction.js';
@@ -53,7 +54,7 @@ export interface StickersTrainFlags extends ComputeFlags {
   captionField?: string;
   cache?: string;
   wordDrop: number;
-  curriculum: CurriculumName;
+  curriculum: CurriculumName | Curriculum;
   lossMask: boolean;
   lossOverKept: boolean;
   autoencoder?: string;

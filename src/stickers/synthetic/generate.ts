@@ -43,16 +43,17 @@ export async function drawSticker(
 }
 
 /**
- * Writes all drawings as animated WebP with `captions.jsonl` into a folder.
+ * Writes drawings, by default all, as animated WebP with `captions.jsonl` into a folder.
  * @returns the number of stickers
  */
 export async function generateStickers(
   folder: string,
-  options: DrawOptions & { signal?: AbortSignal } = {},
+  options: DrawOptions & { drawings?: readonly Drawing[]; signal?: AbortSignal } = {},
 ): Promise<number> {
   await makeFolder(folder, `make the folder ${folder} for drawn stickers`);
+  const { drawings = DRAWINGS } = options;
   const lines: string[] = [];
-  for (const drawing of DRAWINGS) {
+  for (const drawing of drawings) {
     throwIfAborted(options.signal, 'Drawing stickers');
     const { name, caption } = drawing;
     const file = `${name}.webp`;
@@ -63,5 +64,5 @@ export async function generateStickers(
     lines.push(`${JSON.stringify({ file, caption })}\n`);
   }
   await writeAtomic(join(folder, 'captions.jsonl'), lines.join(''));
-  return DRAWINGS.length;
+  return drawings.length;
 }
