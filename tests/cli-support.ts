@@ -4,7 +4,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { expect } from 'vitest';
 
 const program = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 if (!existsSync(program)) throw new Error('The command is not compiled yet; run npm run build:ts');
@@ -69,6 +71,32 @@ export async function succeed(...args: string[]): Promise<Finished> {
   if (run.status !== 0)
     throw new Error(`duet ${args.join(' ')} ended with ${run.status ?? run.signal}:\n${run.stderr}`);
   return run;
+}
+
+/**
+ * Starts a command again and again and kills each run at another moment (in the start, in steps, between them, while files are
+ * written), until one gets through.
+ * @param wholeMs what the command takes when it is left alone
+ * @returns how many were killed
+ */
+export async function killUntilDone(wholeMs: number, ...args: string[]): Promise<number> {
+  let kills = 0;
+  for (let attempt = 0; attempt < 40; attempt++) {
+    const { child, finished } = start(...args);
+    const waitMs = wholeMs * (0.35 + ((attempt * 0.37) % 0.6)) + attempt * 0.02 * wholeMs;
+    const { status } = await Promise.race([finished, setTimeout(waitMs, { status: undefined })]);
+    if (status === 0) break;
+    child.kill('SIGKILL');
+    if ((await finished).signal === 'SIGKILL') kills++;
+  }
+  return kills;
+}
+
+export async function expectSameFiles(a: string, b: string, names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    const [left, right] = await Promise.all([readFile(join(a, name)), readFile(join(b, name))]);
+    expect(left.equals(right), name).toBe(true);
+  }
 }
 
 /** Draws a small set: two clients of 16 training pictures. */

@@ -1,10 +1,17 @@
 // Runs that are really killed, and really stopped with Ctrl-C, end with the numbers of runs that were not.
 
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { drawSmallSet, metricsOf, quickPretraining, quickRun, start, succeed } from './cli-support.js';
+import {
+  drawSmallSet,
+  expectSameFiles,
+  killUntilDone,
+  metricsOf,
+  quickPretraining,
+  quickRun,
+  start,
+  succeed,
+} from './cli-support.js';
 import { temporaryFolder } from './federation-support.js';
 
 let folder: string;
@@ -23,13 +30,6 @@ const federate = (strategy: string, run: string, rounds: number, ...more: string
   ...[...quickRun, ...more],
 ];
 
-async function sameFiles(a: string, b: string, names: readonly string[]): Promise<void> {
-  for (const name of names) {
-    const [left, right] = await Promise.all([readFile(join(a, name)), readFile(join(b, name))]);
-    expect(left.equals(right), name).toBe(true);
-  }
-}
-
 describe('kill -9 at any moment', () => {
   test.each(['feddat', 'centralised'])('%s', async (strategy) => {
     const rounds = 6;
@@ -37,22 +37,12 @@ describe('kill -9 at any moment', () => {
     const began = performance.now();
     await succeed(...federate(strategy, whole, rounds));
     const wholeMs = performance.now() - began;
-    // Kills in the start, in rounds, between them and while files are written, until one run gets through.
-    let kills = 0;
-    for (let attempt = 0; attempt < 40; attempt++) {
-      const { child, finished } = start(...federate(strategy, killed, rounds, '--resume'));
-      const waitMs = wholeMs * (0.35 + ((attempt * 0.37) % 0.6)) + attempt * 0.02 * wholeMs;
-      const { status } = await Promise.race([finished, setTimeout(waitMs, { status: undefined })]);
-      if (status === 0) break;
-      child.kill('SIGKILL');
-      const { signal } = await finished;
-      if (signal === 'SIGKILL') kills++;
-    }
+    const kills = await killUntilDone(wholeMs, ...federate(strategy, killed, rounds, '--resume'));
     expect(kills).toBeGreaterThan(0);
     await succeed(...federate(strategy, killed, rounds, '--resume'));
     expect(await metricsOf(killed)).toEqual(await metricsOf(whole));
     const last = `checkpoints/round-000${rounds}.safetensors`;
-    await sameFiles(whole, killed, [last, 'export/poster.safetensors', 'export/outline.safetensors']);
+    await expectSameFiles(whole, killed, [last, 'export/poster.safetensors', 'export/outline.safetensors']);
   });
 });
 
@@ -98,7 +88,7 @@ describe('pretraining', () => {
     expect(done).toBeLessThan(12);
     await succeed(...args, '--out', killed, '--resume');
     expect(await metricsOf(join(killed, 'training'))).toEqual(await metricsOf(join(whole, 'training')));
-    await sameFiles(whole, killed, [
+    await expectSameFiles(whole, killed, [
       'model.safetensors',
       'heads.safetensors',
       'config.json',

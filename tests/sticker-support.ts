@@ -75,3 +75,9 @@ function chunk(name: string, data: Buffer): Buffer {
   const named = Buffer.concat([Buffer.from(name, 'latin1'), data]);
   return Buffer.concat([uint32(data.length), named, uint32(crc32(named) >>> 0)]);
 }
+
+/** Options of a network that steps in some ten milliseconds. */
+export const quickStickers = [
+  ...['--size', 'tiny', '--channels', '8,16', '--pixels', '16', '--patch', '2', '--frames', '4'],
+  ...['--batch-size', '2', '--threads', '1'],
+];
