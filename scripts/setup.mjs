@@ -46,14 +46,14 @@ function missingPackages() {
   return missing;
 }
 
-/** Installs Debian packages, or ends with the one line that does. */
+/** Installs Debian packages; where that does not work, says why and what does. */
 function installPackages(names, purpose) {
-  if (names.length === 0) return;
+  if (names.length === 0) return undefined;
   const instruction = `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${names.join(' ')}`;
   const asRoot = process.getuid?.() === 0;
   const allowed = asRoot || outputOf('sudo', ['-n', 'true']) !== undefined;
   if (!hasProgram('apt-get') || !allowed)
-    fail(`System packages are missing for ${purpose}. Run: ${instruction}`);
+    return `System packages are missing for ${purpose}. Run: ${instruction}`;
   process.stderr.write(`Installing system packages for ${purpose}: ${names.join(' ')}\n`);
   const apt = (args) => {
     const command = ['apt-get', '-qq', '-o', 'Dpkg::Use-Pty=0', ...args];
@@ -64,7 +64,18 @@ function installPackages(names, purpose) {
   const install = ['install', '-y', '--no-install-recommends', ...names];
   // Package lists may be fresh already; without network an update fails where the install still works.
   if (apt(['update']) !== 0) process.stderr.write('apt-get update failed; trying with the lists at hand\n');
-  if (apt(install) !== 0) fail(`The system packages could not be installed. Run: ${instruction}`);
+  if (apt(install) === 0) return undefined;
+  return `The system packages for ${purpose} could not be installed. Run: ${instruction}`;
+}
+
+/** Of these the tests take the first that is there (tests/browser-support.ts). */
+const browsers = ['chromium-headless-shell', 'chromium', 'chromium-browser', 'google-chrome'];
+
+/** A browser for the tests that open generated files; without one they are skipped. */
+export function setupBrowser() {
+  if (process.env.DUET_BROWSER || browsers.some(hasProgram)) return;
+  const problem = installPackages(['chromium-headless-shell'], 'the browser tests');
+  if (problem) process.stderr.write(`${problem}\nWithout it the browser tests are skipped\n`);
 }
 
 /**
@@ -89,10 +100,9 @@ function modulesAreCurrent() {
 export function setup(extras = {}) {
   checkNode();
   const programs = Object.entries(extras).filter(([program]) => !hasProgram(program));
-  installPackages(
-    [...new Set([...missingPackages(), ...programs.map(([, name]) => name)])],
-    'the native build',
-  );
+  const names = [...new Set([...missingPackages(), ...programs.map(([, name]) => name)])];
+  const problem = installPackages(names, 'the native build');
+  if (problem) fail(problem);
   if (modulesAreCurrent()) return;
   withLock('install', () => {
     if (modulesAreCurrent()) return;

@@ -8,10 +8,11 @@ import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { build } from './build.mjs';
 import { root, run } from './common.mjs';
-import { setup } from './setup.mjs';
+import { setup, setupBrowser } from './setup.mjs';
 import { runTests } from './vitest.mjs';
 
 setup({ python3: 'python3', strip: 'binutils', 'clang-format': 'clang-format' });
+setupBrowser();
 for (const script of ['lint', 'typecheck']) run(process.execPath, [path.join(root, `scripts/${script}.mjs`)]);
 build(['native', 'ts']);
 const cache = path.join(root, '.cache');

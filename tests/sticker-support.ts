@@ -76,7 +76,17 @@ function chunk(name: string, data: Buffer): Buffer {
   return Buffer.concat([uint32(data.length), named, uint32(crc32(named) >>> 0)]);
 }
 
-/** Options of a network that steps in some ten milliseconds. */
+/** A network that steps in some ten milliseconds. */
+export const tinyNetwork = {
+  block_out_channels: [8, 16],
+  layers_per_block: 1,
+  norm_num_groups: 4,
+  cross_attention_dim: 16,
+  t5_dim: null,
+  attention_head_dim: 8,
+};
+
+/** Options of the command for one about as small. */
 export const quickStickers = [
   ...['--size', 'tiny', '--channels', '8,16', '--pixels', '16', '--patch', '2', '--frames', '4'],
   ...['--batch-size', '2', '--threads', '1'],

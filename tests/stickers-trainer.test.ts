@@ -13,6 +13,7 @@ import { StickerPipeline } from '../src/stickers/pipeline.js';
 import type { StickerTrainerOptions } from '../src/stickers/settings.js';
 import { generateStickers } from '../src/stickers/synthetic/generate.js';
 import { StickerTrainer } from '../src/stickers/trainer.js';
+import { tinyNetwork } from './sticker-support.js';
 
 let folder: string;
 let data: StickerDataset;
@@ -24,16 +25,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-const network = {
-  block_out_channels: [8, 16],
-  layers_per_block: 1,
-  norm_num_groups: 4,
-  cross_attention_dim: 16,
-  t5_dim: null,
-  attention_head_dim: 8,
-  num_frames: 4,
-  in_channels: 12,
-};
+const network = { ...tinyNetwork, num_frames: 4, in_channels: 12 };
 
 function trainer(changes: Partial<StickerTrainerOptions> = {}): StickerTrainer {
   return new StickerTrainer({
