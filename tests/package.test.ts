@@ -135,6 +135,8 @@ describe.skipIf(reason)('the packed package', () => {
     const ours = result.loaded.filter((file) => /duet-train\.\w+\.node$|lib(dnnl|gomp)\.so/.test(file));
     expect(ours).toHaveLength(3);
     for (const file of ours) expect(file).toContain(join(app, 'node_modules/duet-train/prebuilds'));
+    // Without a picture no library of pictures.
+    expect(result.loaded.filter((file) => /vips/.test(file))).toEqual([]);
   });
 
   test('has the command duet', () => {

@@ -5,7 +5,7 @@
  * to frame. GIF knows only opaque and transparent (alpha of 128 and more is opaque); WebP and PNG keep alpha.
  */
 
-import sharp from 'sharp';
+import { imageLibrary } from '../data/image-library.js';
 import { native } from '../native.js';
 import { type Animation, checkAnimation, frameOf } from './animation.js';
 
@@ -46,6 +46,7 @@ async function quantised(animation: Animation, dither: number): Promise<Uint8Arr
     hard.set(rgba.subarray(i, i + 3), i);
     hard[i + 3] = 255;
   }
+  const sharp = await imageLibrary();
   const png = await sharp(hard, { raw, limitInputPixels: false })
     .png({ palette: true, colours: 256, dither, compressionLevel: 0, effort: 7 })
     .toBuffer();
@@ -81,6 +82,7 @@ export async function encodeWebp(animation: Animation, options: WebpOptions = {}
   const { width, height, rgba, delays, loop } = animation;
   const raw = { width, height: height * delays.length, channels: 4, pageHeight: height } as const;
   const { quality = 90, lossless = false } = options;
+  const sharp = await imageLibrary();
   return sharp(rgba, { raw, limitInputPixels: false })
     .webp({ quality, lossless, alphaQuality: 100, effort: 4, delay: delays.map(Math.round), loop })
     .toBuffer();
@@ -123,6 +125,7 @@ export async function contactSheet(
     }
     top += animation.height + gap;
   }
+  const sharp = await imageLibrary();
   const picture = sharp(sheet, {
     raw: { width, height: Math.max(height, 1), channels: 4 },
     limitInputPixels: false,

@@ -7,9 +7,10 @@
 import { createHash } from 'node:crypto';
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import sharp, { type Sharp } from 'sharp';
+import type { Sharp } from 'sharp';
 import { ioError, messageOf } from '../../errors.js';
 import type { Animation } from '../../stickers/animation.js';
+import { imageLibrary } from '../image-library.js';
 import { drawFrame, parseApng } from './apng.js';
 import { type AnimationLimits, checkLimits, StickerError } from './limits.js';
 
@@ -102,6 +103,7 @@ export async function decodeSticker(bytes: StickerBytes, limits: AnimationLimits
 const DECODER = { failOn: 'error', limitInputPixels: false, ignoreIcc: true } as const;
 
 async function decodeAnimated(path: string, file: Buffer, limits: AnimationLimits): Promise<Animation> {
+  const sharp = await imageLibrary();
   const about = await sharp(file, { ...DECODER, animated: true }).metadata();
   const frames = about.pages ?? 1;
   const width = about.width ?? 0;
@@ -117,6 +119,7 @@ async function decodePng(path: string, file: Buffer, limits: AnimationLimits): P
   if (!apng) return decodeAnimated(path, file, limits);
   const { width, height, frames, loop, declaredFrames } = apng;
   checkLimits(`the sticker ${path}`, { frames: declaredFrames, width, height }, limits);
+  const sharp = await imageLibrary();
   const rgba = new Uint8Array(width * height * 4 * frames.length);
   let canvas: Uint8Array = new Uint8Array(width * height * 4);
   for (const [index, frame] of frames.entries()) {
@@ -129,6 +132,7 @@ async function decodePng(path: string, file: Buffer, limits: AnimationLimits): P
 }
 
 async function decodeSequence(path: string, parts: Buffer[], limits: AnimationLimits): Promise<Animation> {
+  const sharp = await imageLibrary();
   const { width = 0, height = 0 } = await sharp(parts[0], DECODER).metadata();
   checkLimits(`the sequence ${path}`, { frames: parts.length, width, height }, limits);
   const rgba = new Uint8Array(width * height * 4 * parts.length);

@@ -1,7 +1,7 @@
 /** Draws the stickers of `drawings.ts`: in memory, or as a folder that `StickerDataset.fromFolder` reads. */
 
 import { join } from 'node:path';
-import sharp from 'sharp';
+import { imageLibrary } from '../../data/image-library.js';
 import { DuetError, throwIfAborted } from '../../errors.js';
 import { makeFolder, writeAtomic } from '../../run/files.js';
 import type { Animation } from '../animation.js';
@@ -33,6 +33,7 @@ export async function drawSticker(
       );
     }
   }
+  const sharp = await imageLibrary();
   const bytes = size * size * 4;
   const rgba = new Uint8Array(bytes * frames);
   for (let frame = 0; frame < frames; frame++) {
