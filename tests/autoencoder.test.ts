@@ -6,25 +6,11 @@ import { describe, expect, test } from 'vitest';
 import { AutoencoderKl, autoencoderShape } from '../src/models/autoencoder.js';
 import { native, type PictureGrid } from '../src/native.js';
 import { rejection } from './native-support.js';
-import { drawn, modelFolder, type TensorSet } from './support/encoder-folders.js';
+import { AUTOENCODER as config, drawn, modelFolder, type TensorSet } from './support/encoder-folders.js';
 import { AutoencoderReference, autoencoderShapes } from './support/reference/autoencoder.js';
 import { BF16, expectClose, expectSame, FP32 } from './support/reference/check.js';
 import { normals, roundToBf16 } from './support/reference/numbers.js';
 
-/** Three levels, so that sides shrink to a quarter; channels change on the way. */
-const config = {
-  _class_name: 'AutoencoderKL',
-  in_channels: 3,
-  out_channels: 3,
-  latent_channels: 2,
-  block_out_channels: [4, 4, 8],
-  layers_per_block: 1,
-  norm_num_groups: 2,
-  scaling_factor: 0.5,
-  act_fn: 'silu',
-  down_block_types: Array(3).fill('DownEncoderBlock2D'),
-  up_block_types: Array(3).fill('UpDecoderBlock2D'),
-};
 const shape = autoencoderShape(config);
 const shapes = autoencoderShapes(shape);
 const { weights, tensors } = drawn(shapes);

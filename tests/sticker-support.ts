@@ -1,7 +1,11 @@
-// Helpers of the sticker tests: plain frames, and animated PNGs made chunk by chunk.
+// Helpers of the sticker tests: plain frames, animated PNGs made chunk by chunk, tiny networks and their runs.
 
+import { readFile } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import sharp from 'sharp';
+import { StickerCheckpoints } from '../src/stickers/checkpoints.js';
+import type { StickerStep } from '../src/stickers/metrics.js';
+import type { StickerTrainer } from '../src/stickers/trainer.js';
 
 /** Frames of one RGBA colour each, `size` x `size`, below each other. */
 export function solidFrames(colors: readonly (readonly number[])[], size: number): Uint8Array {
@@ -91,3 +95,17 @@ export const quickStickers = [
   ...['--size', 'tiny', '--channels', '8,16', '--pixels', '16', '--patch', '2', '--frames', '4'],
   ...['--batch-size', '2', '--threads', '1'],
 ];
+
+export async function allSteps(trainer: StickerTrainer, signal?: AbortSignal): Promise<StickerStep[]> {
+  const steps: StickerStep[] = [];
+  for await (const step of trainer.run({ signal })) steps.push(step);
+  return steps;
+}
+
+/** What must be the same for the same seed. */
+export const withoutMetrics = (steps: readonly StickerStep[]) => steps.map(({ metrics: _, ...step }) => step);
+
+/** The file that stickers are generated with. */
+export async function lastWeights(runDir: string): Promise<Buffer> {
+  return readFile((await StickerCheckpoints.weightsOf(runDir)).file);
+}

@@ -10,52 +10,12 @@ import { temporaryFolder } from './data-support.js';
 import { rejection } from './native-support.js';
 import { bertKind, clipKind, drawn, modelFolder, t5Kind } from './support/encoder-folders.js';
 import { expectSame } from './support/reference/check.js';
-
-const vocab = { c: 0, a: 1, t: 2, 'a</w>': 3, 't</w>': 4, 'c</w>': 5, ca: 6, 'cat</w>': 7 };
-const CLIP = { ...vocab, '!': 8, '!</w>': 9, '<|startoftext|>': 10, '<|endoftext|>': 11 };
-const MERGES = '#version: 0.2\nc a\nca t</w>\n';
-
-/** Pieces with their scores; Metaspace puts a bar in front of every word. */
-const T5 = {
-  version: '1.0',
-  added_tokens: ['<pad>', '</s>', '<unk>'].map((content, id) => ({
-    id,
-    content,
-    single_word: false,
-    lstrip: false,
-    rstrip: false,
-    normalized: false,
-    special: true,
-  })),
-  normalizer: null,
-  pre_tokenizer: { type: 'Metaspace', replacement: '▁', add_prefix_space: true, prepend_scheme: 'always' },
-  post_processor: {
-    type: 'TemplateProcessing',
-    single: [{ Sequence: { id: 'A', type_id: 0 } }, { SpecialToken: { id: '</s>', type_id: 0 } }],
-    pair: [],
-    special_tokens: { '</s>': { id: '</s>', ids: [1], tokens: ['</s>'] } },
-  },
-  decoder: { type: 'Metaspace', replacement: '▁', add_prefix_space: true, prepend_scheme: 'always' },
-  model: {
-    type: 'Unigram',
-    unk_id: 2,
-    vocab: [
-      ['<pad>', 0],
-      ['</s>', 0],
-      ['<unk>', 0],
-      ['▁', -3],
-      ['▁cat', -1],
-      ['▁a', -1],
-      ['s', -2],
-      ['a', -4],
-    ],
-  },
-};
+import { CLIP_MERGES, CLIP_VOCAB, T5_TOKENIZER } from './support/tokenizers.js';
 
 async function clipFolder(files: Record<string, string> = {}): Promise<string> {
   const folder = await temporaryFolder();
-  await writeFile(join(folder, 'vocab.json'), JSON.stringify(CLIP));
-  await writeFile(join(folder, 'merges.txt'), MERGES);
+  await writeFile(join(folder, 'vocab.json'), JSON.stringify(CLIP_VOCAB));
+  await writeFile(join(folder, 'merges.txt'), CLIP_MERGES);
   for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text);
   return folder;
 }
@@ -109,7 +69,7 @@ describe('CLIP, from vocab.json and merges.txt', () => {
 
 test('T5, from tokenizer.json: the end token alone, padding 0', async () => {
   const folder = await temporaryFolder();
-  await writeFile(join(folder, 'tokenizer.json'), JSON.stringify(T5));
+  await writeFile(join(folder, 'tokenizer.json'), JSON.stringify(T5_TOKENIZER));
   const tokenizer = await found(folder, 't5');
   const rows = tokenizer.encode(['cats a', 'cat cat cat cat'], 5);
   expect([...rows.inputIds]).toEqual([4, 6, 5, 1, 0, 4, 4, 4, 4, 1]);

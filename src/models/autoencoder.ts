@@ -18,7 +18,7 @@ import {
   type PictureGrid,
 } from '../native.js';
 import { validated } from '../validation.js';
-import { fileFingerprint } from './folder.js';
+import { fileFingerprints, settingsFingerprint } from './folder.js';
 import { weightFiles } from './weight-files.js';
 
 const count = z.int().min(1);
@@ -160,9 +160,9 @@ export class AutoencoderKl {
     return this.#cancellable(options.signal, (model) => model.decode(latents, grid));
   }
 
-  /** Names the weights: the SHA-256 of their files. Caches of latents remember it. */
+  /** Names sizes and weights: SHA-256 of the settings that matter and of the files. */
   async fingerprint(): Promise<string> {
-    return (await Promise.all(this.#files.map(fileFingerprint))).join('+');
+    return [settingsFingerprint(this.shape), ...(await fileFingerprints(this.#files))].join('+');
   }
 
   memory(): { parameterBytes: number; arenaPeakBytes: number } {

@@ -39,7 +39,11 @@ export async function fileFingerprint(path: string): Promise<string> {
   return hash.digest('hex');
 }
 
-/** SHA-256 of what random weights are made from. */
+export function fileFingerprints(paths: readonly string[]): Promise<string[]> {
+  return Promise.all(paths.map(fileFingerprint));
+}
+
+/** SHA-256 of what random weights are made from, or of sizes that files of weights do not tell. */
 export function settingsFingerprint(settings: unknown): string {
   return createHash('sha256').update(JSON.stringify(settings)).digest('hex');
 }

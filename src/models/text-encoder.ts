@@ -12,7 +12,7 @@ import { PretrainedTokenizer, type TextEncoderKind, type TextTokenizer } from '.
 import { DuetError, throwIfAborted } from '../errors.js';
 import { guarded, type NativeTextEncoder, native, type TextStates, type TokenBatch } from '../native.js';
 import { validated } from '../validation.js';
-import { fileFingerprint } from './folder.js';
+import { fileFingerprints, settingsFingerprint } from './folder.js';
 import { readTextEncoderConfig, type TextEncoderConfig } from './text-encoder-config.js';
 import { weightFiles } from './weight-files.js';
 
@@ -157,9 +157,11 @@ export class FrozenTextEncoder {
     return this.#call((model) => model.encode(tokens, everything));
   }
 
-  /** Names the weights: the SHA-256 of their files. */
+  /** Names sizes and weights: SHA-256 of the settings that matter and of the files. */
   async fingerprint(): Promise<string> {
-    return (await Promise.all(this.#files.map(fileFingerprint))).join('+');
+    const { kind, maskPadding } = this;
+    const settings = settingsFingerprint({ kind, maskPadding, shape: this.config.shape });
+    return [settings, ...(await fileFingerprints(this.#files))].join('+');
   }
 
   memory(): { parameterBytes: number; arenaPeakBytes: number; cachedBytes: number } {

@@ -4,7 +4,7 @@
  */
 
 import type { StickerBatch } from '../data/stickers/dataset.js';
-import { DuetError } from '../errors.js';
+import { DuetError, throwIfAborted } from '../errors.js';
 import { AutoencoderKl } from '../models/autoencoder.js';
 import { native } from '../native.js';
 
@@ -141,7 +141,7 @@ export class LatentSpace implements Space {
     const one = { ...shape, clips: 1 };
     const encoded: Float32Array[] = [];
     for (const [index, { path }] of batch.samples.entries()) {
-      signal?.throwIfAborted();
+      throwIfAborted(signal, 'Encoding clips');
       let moments = this.#moments.get(path);
       if (!moments) {
         moments = await this.#autoencoder.moments(

@@ -1,9 +1,11 @@
-// Folders of small frozen encoders with drawn weights, as Hugging Face and diffusers lay them out.
+// Folders of small frozen encoders and autoencoders with drawn weights, as Hugging Face and diffusers lay them out.
 
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { autoencoderShape } from '../../src/models/autoencoder.js';
 import { native, type TensorData, type TextEncoderShape } from '../../src/native.js';
 import { temporaryFolder } from '../data-support.js';
+import { autoencoderShapes } from './reference/autoencoder.js';
 import {
   bertReference,
   bertShapes,
@@ -15,6 +17,7 @@ import {
   t5Shapes,
   type Weights,
 } from './reference/text-encoders.js';
+import { writeTokenizer } from './tokenizers.js';
 
 export interface EncoderKind {
   shape: TextEncoderShape;
@@ -106,6 +109,20 @@ export function t5Kind(feedForward: 'relu' | 'gated-gelu' = 'relu'): EncoderKind
   return { shape, config, shapes: t5Shapes(shape), reference };
 }
 
+/** An AutoencoderKL of three levels, so that sides shrink to a quarter; channels change on the way. */
+export const AUTOENCODER = {
+  _class_name: 'AutoencoderKL',
+  in_channels: 3,
+  out_channels: 3,
+  latent_channels: 2,
+  block_out_channels: [4, 4, 8],
+  layers_per_block: 1,
+  norm_num_groups: 2,
+  scaling_factor: 0.5,
+  act_fn: 'silu',
+  down_block_types: Array(3).fill('DownEncoderBlock2D'),
+  up_block_types: Array(3).fill('UpDecoderBlock2D'),
+};
 export type TensorSet = Record<string, TensorData>;
 
 export function drawn(shapes: Record<string, number[]>): { weights: Weights; tensors: TensorSet } {
@@ -129,4 +146,20 @@ export async function modelFolder(
   await writeFile(join(folder, 'config.json'), JSON.stringify(config));
   if (tensors) await native.writeSafetensors(join(folder, file), tensors, { format: 'pt' });
   return folder;
+}
+
+const ENCODERS = { clip: clipKind, bert: bertKind, t5: () => t5Kind('gated-gelu') };
+
+/** The folder of a text encoder with its tokenizer: states of width 12, of T5 10. */
+export async function encoderFolder(kind: keyof typeof ENCODERS): Promise<string> {
+  const { config, shapes } = ENCODERS[kind]();
+  const folder = await modelFolder(config, drawn(shapes).tensors);
+  await writeTokenizer(folder, kind);
+  return folder;
+}
+
+export async function autoencoderFolder(changes: Partial<typeof AUTOENCODER> = {}): Promise<string> {
+  const config = { ...AUTOENCODER, ...changes };
+  const { tensors } = drawn(autoencoderShapes(autoencoderShape(config)));
+  return modelFolder(config, tensors, 'diffusion_pytorch_model.safetensors');
 }
