@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Dfgn } from '../src/models/dfgn.js';
+import { STI_VARIANTS } from '../src/models/dfgn-config.js';
 import type { DenoisingBatch } from '../src/native.js';
 import {
   type Config,
@@ -50,6 +51,22 @@ test('a fixed batch is learnt', async () => {
   const losses: number[] = [];
   for (let step = 0; step < 40; step++) losses.push((await network.step(batch)).loss);
   expect(losses.at(-1)).toBeLessThan(0.3 * (losses[0] as number));
+});
+
+test('every variant of the interaction layers is learnt, each in its own way', async () => {
+  const last: number[] = [];
+  for (const sti of STI_VARIANTS) {
+    using network = await smallNetwork({ sti });
+    await network.startTraining({ ...training, optimizer: { ...training.optimizer, learningRate: 5e-3 } });
+    const config = configOf(network);
+    const drawn = { noise: normals(valuesOf(config), 77), timesteps: Int32Array.of(400) };
+    const batch = { ...denoisingBatch(config), ...drawn };
+    const first = (await network.step(batch)).loss;
+    for (let step = 1; step < 20; step++) await network.step(batch);
+    last.push((await network.evaluate(batch)).loss);
+    expect(last.at(-1), sti).toBeLessThan(0.7 * first);
+  }
+  expect(new Set(last).size).toBe(STI_VARIANTS.length);
 });
 
 describe('what goes into the network', () => {

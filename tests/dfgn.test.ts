@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Dfgn } from '../src/models/dfgn.js';
-import { type DfgnConfigInput, dfgnConfig, dfgnPreset } from '../src/models/dfgn-config.js';
+import { type DfgnConfigInput, dfgnConfig, dfgnPreset, STI_VARIANTS } from '../src/models/dfgn-config.js';
 import { native, type PredictionBatch } from '../src/native.js';
 import {
   type Config,
@@ -169,6 +169,39 @@ describe('sizes', () => {
     const after = (await network.differentiate(batch, target)).loss;
     expect((loss - after) / (step * square)).toBeGreaterThan(0.9);
     expect((loss - after) / (step * square)).toBeLessThan(1.1);
+  });
+
+  test.each(STI_VARIANTS)('%s: gradients agree with central differences', async (sti) => {
+    using network = await smallNetwork({ sti });
+    const config = network.config as Config;
+    const batch = predictionBatch(config);
+    const target = normals(valuesOf(config), 50);
+    const lossOf = async () => (await network.differentiate(batch, target)).loss;
+    await lossOf();
+    const gradients = await network.gradients();
+    const layer = /^(down|up)_blocks\.0\.temp_convs\.0\.|^(conv_in|conv_out)\.|^mid_block\.attentions\.0\./;
+    const names = [...network.shapes.keys()].filter(
+      (name) => layer.test(name) && !name.endsWith('.conv_layers.1.conv2.bias'),
+    );
+    expect(names.some((name) => name.includes('to_q'))).toBe(true);
+    expect(names.some((name) => name.includes('conv_layers'))).toBe(sti !== 'semantic');
+    expect(names.some((name) => name.includes('temp_convs.0.transformer_blocks'))).toBe(sti !== 'detail');
+    expect(names.some((name) => name.endsWith('.w1'))).toBe(sti === 'interaction');
+    for (const name of names) {
+      const gradient = gradients[name] ?? new Float32Array();
+      const { [name]: before = new Float32Array() } = await network.read([name]);
+      const at = gradient.reduce((most, x, i) => (Math.abs(x) > Math.abs(gradient[most] ?? 0) ? i : most), 0);
+      const loss = async (change: number) => {
+        await network.write({ [name]: before.map((x, i) => (i === at ? x + change : x)) });
+        return lossOf();
+      };
+      const difference = ((await loss(1e-2)) - (await loss(-1e-2))) / 2e-2;
+      await network.write({ [name]: before });
+      const analytic = gradient[at] ?? Number.NaN;
+      expect(Math.abs(difference - analytic), `${name}: ${analytic}, differences ${difference}`).toBeLessThan(
+        0.03 * Math.abs(analytic) + 3e-6,
+      );
+    }
   });
 
   test('every parameter has a gradient, but the detail biases that the norm takes away', async () => {

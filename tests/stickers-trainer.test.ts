@@ -6,14 +6,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { StickerDataset } from '../src/data/stickers/dataset.js';
-import { native } from '../src/native.js';
+import { type MemoryPlan, native } from '../src/native.js';
 import { StickerCheckpoints } from '../src/stickers/checkpoints.js';
 import type { StickerStep } from '../src/stickers/metrics.js';
+import type { Parts } from '../src/stickers/parts.js';
 import { StickerPipeline } from '../src/stickers/pipeline.js';
 import type { StickerTrainerOptions } from '../src/stickers/settings.js';
 import { generateStickers } from '../src/stickers/synthetic/generate.js';
+import { TASKS } from '../src/stickers/tasks.js';
 import { StickerTrainer } from '../src/stickers/trainer.js';
-import { tinyNetwork } from './sticker-support.js';
+import { largestDifference } from './dfgn-support.js';
+import { allSteps, lastWeights, tinyNetwork, withoutMetrics } from './sticker-support.js';
 
 let folder: string;
 let data: StickerDataset;
@@ -21,7 +24,7 @@ let data: StickerDataset;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'duet-trainer-'));
   await generateStickers(join(folder, 'drawn'), { size: 16, frames: 4 });
-  data = await StickerDataset.fromFolder(join(folder, 'drawn'), { frames: 4, size: 16 });
+  data = await (await StickerDataset.fromFolder(join(folder, 'drawn'), { frames: 4, size: 16 })).prepare();
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -43,22 +46,10 @@ function trainer(changes: Partial<StickerTrainerOptions> = {}): StickerTrainer {
   });
 }
 
-async function finished(one: StickerTrainer, signal?: AbortSignal): Promise<StickerStep[]> {
-  const steps: StickerStep[] = [];
-  for await (const step of one.run({ signal })) steps.push(step);
-  return steps;
-}
-
-const numbers = (steps: StickerStep[]) => steps.map(({ metrics: _, ...step }) => step);
-
-async function weights(run: string): Promise<Buffer> {
-  return readFile((await StickerCheckpoints.weightsOf(run)).file);
-}
-
 describe('a training', () => {
   test('stopped in the middle and resumed gives the numbers of one that was not', async () => {
     const [whole, cut] = [join(folder, 'whole'), join(folder, 'cut')];
-    const wanted = await finished(trainer({ runDir: whole }));
+    const wanted = await allSteps(trainer({ runDir: whole }));
     expect(wanted.map(({ number }) => number)).toEqual([1, 2, 3, 4, 5, 6]);
     const abort = new AbortController();
     const seen: StickerStep[] = [];
@@ -69,9 +60,9 @@ describe('a training', () => {
       }
     };
     await expect(run()).rejects.toMatchObject({ code: 'CANCELLED' });
-    seen.push(...(await finished(trainer({ runDir: cut, resume: true }))));
-    expect(numbers(seen)).toEqual(numbers(wanted));
-    expect((await weights(cut)).equals(await weights(whole))).toBe(true);
+    seen.push(...(await allSteps(trainer({ runDir: cut, resume: true }))));
+    expect(withoutMetrics(seen)).toEqual(withoutMetrics(wanted));
+    expect((await lastWeights(cut)).equals(await lastWeights(whole))).toBe(true);
     const lines = async (path: string) =>
       (await readFile(join(path, 'metrics.jsonl'), 'utf8'))
         .trim()
@@ -82,18 +73,18 @@ describe('a training', () => {
 
   test('whose newest checkpoint is damaged continues from the one before', async () => {
     const run = join(folder, 'damaged');
-    const wanted = await finished(trainer({ runDir: run }));
+    const wanted = await allSteps(trainer({ runDir: run }));
     await writeFile(join(run, 'checkpoints/step-0000006/weights.safetensors'), 'half a file');
-    const again = await finished(trainer({ runDir: run, resume: true }));
-    expect(numbers(again)).toEqual(numbers(wanted).slice(4));
+    const again = await allSteps(trainer({ runDir: run, resume: true }));
+    expect(withoutMetrics(again)).toEqual(withoutMetrics(wanted).slice(4));
   });
 
   test('refuses a run folder of other settings and names them', async () => {
     const run = join(folder, 'other');
-    await finished(trainer({ runDir: run, steps: 1 }));
-    await expect(finished(trainer({ runDir: run, steps: 1 }))).rejects.toThrow(/already holds a run/);
+    await allSteps(trainer({ runDir: run, steps: 1 }));
+    await expect(allSteps(trainer({ runDir: run, steps: 1 }))).rejects.toThrow(/already holds a run/);
     await expect(
-      finished(trainer({ runDir: run, steps: 1, resume: true, learningRate: 2e-3 })),
+      allSteps(trainer({ runDir: run, steps: 1, resume: true, learningRate: 2e-3 })),
     ).rejects.toThrow(/learningRate/);
   });
 
@@ -106,14 +97,138 @@ describe('a training', () => {
     [{ curriculum: 'hard' as never }, /curriculum/],
     [{ space: { autoencoder: '/nowhere' } }, /nowhere/],
   ])('refuses %j', async (changes, message) => {
-    await expect((async () => finished(trainer(changes)))()).rejects.toThrow(message);
+    await expect((async () => allSteps(trainer(changes)))()).rejects.toThrow(message);
   });
+});
+
+describe('options of a training', () => {
+  const rates = async (schedule: StickerTrainerOptions['schedule']) =>
+    (await allSteps(trainer({ steps: 8, ...(schedule && { schedule }) }))).map((step) => step.learningRate);
+
+  test('schedules: constant, linear and cosine, after a share of warm-up', async () => {
+    const warm = [0, 0.5e-3];
+    const decay = (shape: (done: number) => number) =>
+      Array.from({ length: 6 }, (_, step) => 1e-3 * shape(step / 6));
+    const close = (found: number[], wanted: number[]) => {
+      expect(found).toHaveLength(wanted.length);
+      for (const [step, rate] of found.entries()) expect(rate).toBeCloseTo(wanted[step]!, 12);
+    };
+    close(await rates(undefined), new Array(8).fill(1e-3));
+    close(await rates({ warmup: 0.25 }), [...warm, ...decay(() => 1)]);
+    close(await rates({ kind: 'linear', warmup: 0.25 }), [...warm, ...decay((done) => 1 - done)]);
+    const cosine = (done: number) => (1 + Math.cos(Math.PI * done)) / 2;
+    close(await rates({ kind: 'cosine', warmup: 0.25 }), [...warm, ...decay(cosine)]);
+  });
+
+  test('moving averages follow the weights of every step', async () => {
+    const run = join(folder, 'averages');
+    const steps = 5;
+    await allSteps(
+      trainer({ runDir: run, steps, checkpointEvery: 1, keepCheckpoints: steps, emaDecay: 0.3 }),
+    );
+    const valuesOf = async (step: number, part: 'weights' | 'average') => {
+      const path = join(run, `checkpoints/step-000000${step}/${part}.safetensors`);
+      const { tensors } = await native.readSafetensors(path);
+      return Float64Array.from(
+        Object.keys(tensors)
+          .sort()
+          .flatMap((name) => [...(tensors[name]?.data ?? [])].map(Number)),
+      );
+    };
+    let average = await valuesOf(1, 'average');
+    for (let step = 2; step <= steps; step++) {
+      const decay = Math.min(0.3, (1 + step) / (10 + step));
+      const weights = await valuesOf(step, 'weights');
+      average = average.map((x, i) => decay * x + (1 - decay) * (weights[i] as number));
+      const kept = await valuesOf(step, 'average');
+      expect(largestDifference(kept, average)).toBeLessThan(1e-6);
+      expect(largestDifference(kept, weights)).toBeGreaterThan(1e-5);
+    }
+  });
+
+  test('without moving averages none are kept', async () => {
+    const run = join(folder, 'no-averages');
+    await allSteps(trainer({ runDir: run, steps: 1, emaDecay: null }));
+    expect((await StickerCheckpoints.weightsOf(run)).file).toMatch(/step-0000001.weights\.safetensors$/);
+  });
+
+  test('gradient checkpointing changes no bit, and the plan of memory is what is taken', async () => {
+    const runs = [];
+    for (const gradientCheckpointing of [false, true]) {
+      const one = trainer({ steps: 2, gradientCheckpointing, network: { ...network, layers_per_block: 3 } });
+      const steps: StickerStep[] = [];
+      let opened: Parts | undefined;
+      let plan: MemoryPlan | undefined;
+      const onReady = async (parts: Parts) => {
+        opened = parts;
+        plan = await one.memoryPlan(parts);
+      };
+      for await (const step of one.run({ onReady })) {
+        steps.push(step);
+        const { arenaPeakBytes, trainingBytes } = opened!.network.memory();
+        expect(arenaPeakBytes).toBe(plan!.activations);
+        expect(trainingBytes).toBe(plan!.gradients + plan!.moments + plan!.averages);
+      }
+      runs.push({ steps: withoutMetrics(steps), bytes: plan!.activations });
+    }
+    expect(runs[1]!.steps).toEqual(runs[0]!.steps);
+    expect(runs[1]!.bytes).toBeLessThan(0.7 * runs[0]!.bytes);
+  });
+
+  test('bf16 stays near fp32', async () => {
+    const exact = await allSteps(trainer({ steps: 4 }));
+    let half: StickerStep[];
+    try {
+      half = await allSteps(trainer({ steps: 4, compute: 'bf16' }));
+    } catch (error) {
+      expect((error as { code?: string }).code).toBe('UNSUPPORTED');
+      console.log('skipped: this processor does not multiply bf16');
+      return;
+    }
+    expect(half.map(({ loss }) => loss)).not.toEqual(exact.map(({ loss }) => loss));
+    for (const [i, { loss, tasks }] of half.entries()) {
+      expect(Math.abs(loss - exact[i]!.loss)).toBeLessThan(0.02 * exact[i]!.loss);
+      expect(tasks.map(({ task }) => task)).toEqual(exact[i]!.tasks.map(({ task }) => task));
+    }
+  });
+
+  test('accumulation: micro-batches of tasks of their own, their mean loss', async () => {
+    const [step] = await allSteps(trainer({ steps: 1, accumulation: 5 }));
+    expect(step!.tasks).toHaveLength(5);
+    expect(new Set(step!.tasks.map(({ task }) => task)).size).toBeGreaterThan(1);
+    const losses = step!.tasks.flatMap(({ clipLosses }) => clipLosses);
+    expect(losses).toHaveLength(10);
+    expect(step!.loss).toBeCloseTo(losses.reduce((sum, loss) => sum + loss, 0) / 10, 5);
+  });
+
+  test('the loss mask, and what the loss is divided by', async () => {
+    const short = await StickerDataset.fromFolder(join(folder, 'drawn'), { frames: 6, size: 16 });
+    const sound = await short.prepare();
+    const first = async (changes: Partial<StickerTrainerOptions>) =>
+      (await allSteps(trainer({ steps: 1, data: sound, network: tinyNetwork, ...changes })))[0]!.loss;
+    const published = await first({});
+    // Clips have at most four frames of six.
+    expect((await first({ lossOverKept: true })) / published).toBeGreaterThan(6 / 4 - 1e-5);
+    expect((await first({ lossMask: false })) / published).toBeGreaterThan(1.2);
+  });
+
+  test.each(['uniform', 'static', 'adaptive', 'difficulty-adaptive'] as const)(
+    'curriculum %s',
+    async (curriculum) => {
+      const run = join(folder, curriculum);
+      const steps = await allSteps(trainer({ curriculum, runDir: run, steps: 16, batchSize: 1 }));
+      const weights = steps.map((step) => TASKS.map((task) => step.weights[task]));
+      expect(new Set(weights.map(String)).size > 1).toBe(curriculum !== 'uniform');
+      const lines = (await readFile(join(run, 'metrics.jsonl'), 'utf8')).trim().split('\n');
+      expect(JSON.parse(lines.at(-1)!).weights).toEqual(steps.at(-1)!.weights);
+    },
+  );
 });
 
 describe('a pipeline', () => {
   test('gives the same sticker for the same seed, and another for another', async () => {
     const run = join(folder, 'generate');
-    await finished(trainer({ runDir: run, steps: 2 }));
+    await allSteps(trainer({ runDir: run, steps: 2 }));
     using pipeline = await StickerPipeline.load(run, { threads: 1 });
     const options = { prompt: 'a red ball bounces', steps: 3, seed: 1 };
     const first = await pipeline.generate(options);
@@ -125,7 +240,7 @@ describe('a pipeline', () => {
 
   test('puts given frames back exactly, and refuses places outside of the sticker', async () => {
     const run = join(folder, 'keep');
-    await finished(trainer({ runDir: run, steps: 1 }));
+    await allSteps(trainer({ runDir: run, steps: 1 }));
     using pipeline = await StickerPipeline.load(run, { threads: 1 });
     const batch = await data.batch(data.samples.slice(0, 1));
     const truth = await native.framesFromValues(batch!.values, 4, 16, 16, 3);
