@@ -179,14 +179,62 @@ describe('duet federate', () => {
     expect(fresh.stderr).toMatch(/already holds a run; resume it \(--resume\)/);
   });
 
-  test('skips bad pictures, counts and reports them', async () => {
+  test('skips bad samples of training and evaluation, counts them, tells once and writes data.json', async () => {
     const damaged = join(folder, 'damaged');
     await cp(data, damaged, { recursive: true });
-    const pictures = (await readdir(join(damaged, 'images/poster'))).sort();
-    await writeFile(join(damaged, 'images/poster', pictures[0]!), 'not a picture');
-    await rm(join(damaged, 'images/poster', pictures[1]!));
-    const { stderr } = await succeed('federate', damaged, '--model', model, ...quickRun, '--rounds', '1');
-    expect(stderr).toMatch(/poster: \d+ skipped \(\d+ missing picture, \d+ corrupt picture\); for example/);
+    const edit = async (file: string, change: (json: Record<string, Record<string, unknown>[]>) => void) => {
+      const json = JSON.parse(await readFile(join(damaged, file), 'utf8'));
+      change(json);
+      await writeFile(join(damaged, file), JSON.stringify(json));
+    };
+    const pictures: number[] = [];
+    await edit('questions_poster_train.json', ({ questions }) => {
+      pictures.push(...new Set(questions!.map(({ image_id: id }) => id as number)));
+      questions!.push({ question: 'What has no id?' });
+    });
+    const [corrupt, missing] = pictures;
+    await writeFile(join(damaged, `images/poster/${corrupt}.png`), 'not a picture');
+    await rm(join(damaged, `images/poster/${missing}.png`));
+    await edit('questions_outline_val.json', ({ questions }) => {
+      questions!.push({ ...questions![0] });
+      questions![1]!.question = '';
+    });
+    await edit('annotations_outline_val.json', ({ annotations }) => {
+      Object.assign(annotations![2]!, { answers: [{ answer: 'never heard' }], multiple_choice_answer: '' });
+    });
+    const run = join(folder, 'damaged-run');
+    const args = ['--strategy', 'local,centralised', '--rounds', '1', '--run', run];
+    const { stderr } = await succeed('federate', damaged, '--model', model, ...quickRun, ...args);
+    expect(stderr.match(/^.* data: .*$/gm)).toEqual([
+      expect.stringMatching(
+        /^training data: 4 of \d+ questions skipped \(3 missing picture, 1 malformed question\); for example missing/,
+      ),
+      expect.stringMatching(
+        /^evaluation data: 2 of \d+ questions skipped \(2 malformed question\); 1 without a known answer \(counted as wrong\); for example malformed question: entry 1 of .*_val.json has no text$/,
+      ),
+      expect.stringMatching(
+        /^training data: 7 of \d+ questions skipped \(3 missing picture, 3 corrupt picture, 1 malformed question\);/,
+      ),
+    ]);
+    const { train, evaluation } = JSON.parse(await readFile(join(run, 'local/data.json'), 'utf8'));
+    expect(train).toMatchObject([
+      { name: 'client poster (train)', skipped: { 'missing picture': 3, 'corrupt picture': 3 } },
+      { name: 'client outline (train)', skipped: {}, unanswerable: 0 },
+      {
+        questions: 1,
+        kept: 0,
+        skipped: { 'malformed question': 1 },
+        examples: [expect.stringMatching(/has no id/)],
+      },
+    ]);
+    expect(evaluation).toMatchObject([
+      { name: 'client poster (val)', skipped: {}, unanswerable: 0 },
+      { name: 'client outline (val)', skipped: { 'malformed question': 1 }, unanswerable: 1 },
+      { skipped: { 'malformed question': 1 }, examples: [expect.stringMatching(/has the id of an earlier/)] },
+    ]);
+    const pooled = JSON.parse(await readFile(join(run, 'centralised/data.json'), 'utf8'));
+    expect(pooled.train[0]).toMatchObject({ name: 'all clients', skipped: { 'corrupt picture': 3 } });
+    expect(pooled.evaluation).toEqual(evaluation);
   });
 });
 

@@ -57,7 +57,13 @@ describe('a run folder', () => {
         /^(vilt_encoder\.vilt\.encoder\..*\.adapter_[012]_|task_layer\.vqa\.)/.test(name),
       ),
     ).toBe(true);
-    expect((await readdir(runDir)).sort()).toEqual(['checkpoints', 'config.json', 'export', 'metrics.jsonl']);
+    expect((await readdir(runDir)).sort()).toEqual([
+      'checkpoints',
+      'config.json',
+      'data.json',
+      'export',
+      'metrics.jsonl',
+    ]);
   });
 
   test('is not overwritten', async () => {

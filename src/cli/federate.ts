@@ -9,7 +9,7 @@ import { Vilt } from '../models/vilt.js';
 import { accuracyTable, questionTypeTable, type RunResult, type TableFormat } from '../report/accuracy.js';
 import { ProgressLine } from '../run/progress.js';
 import { type DataFlags, loadFederation } from './federation-data.js';
-import { runFederations, skippedLines } from './federation-runs.js';
+import { runFederations } from './federation-runs.js';
 import {
   type ComputeFlags,
   computeOption,
@@ -198,7 +198,6 @@ async function federate(data: string, flags: FederateFlags): Promise<void> {
       progress,
       signal,
     });
-    for (const line of skippedLines(clients)) progress.note(line);
     await report(results, flags);
   });
 }

@@ -1,16 +1,15 @@
 /** Runs strategies and seeds one after the other, each in a run folder of its own, with progress on the terminal. */
 
 import { join } from 'node:path';
-import type { BatchSource } from '../federated/batch-source.js';
 import type { FederatedClient } from '../federated/client.js';
+import type { DataReport } from '../federated/data-report.js';
 import { Federation } from '../federated/federation.js';
 import type { FederationOptions } from '../federated/options.js';
 import type { RoundReport } from '../federated/report.js';
 import type { Strategy } from '../federated/strategies/strategy.js';
-import { VqaSource } from '../federated/vqa-source.js';
 import type { Vilt } from '../models/vilt.js';
 import type { RunResult } from '../report/accuracy.js';
-import { progressLine, roundLine } from '../report/words.js';
+import { dataLines, progressLine, roundLine } from '../report/words.js';
 import type { ProgressLine } from '../run/progress.js';
 
 export interface RunsOptions {
@@ -33,13 +32,20 @@ export async function runFederations(options: RunsOptions): Promise<RunResult[]>
   const { strategies, seeds, runDir } = options;
   const alone = strategies.length === 1 && seeds.length === 1 && !options.nested;
   const results: RunResult[] = [];
+  const told = new Set<string>();
+  const tell = (data: DataReport) => {
+    for (const line of dataLines(data)) {
+      if (!told.has(line)) options.progress.note(line);
+      told.add(line);
+    }
+  };
   for (const seed of seeds) {
     for (const make of strategies) {
       const strategy = make();
       const name = seeds.length === 1 ? strategy.name : `${strategy.name}-seed${seed}`;
       const folder = runDir === undefined ? undefined : alone ? runDir : join(runDir, name);
       const label = seeds.length === 1 ? strategy.name : `${strategy.name} seed ${seed}`;
-      const reports = await runOne(options, strategy, seed, folder, label);
+      const reports = await runOne(options, strategy, seed, folder, label, tell);
       const evaluation = reports.findLast((report) => report.evaluation)?.evaluation;
       if (evaluation) results.push({ strategy: strategy.name, seed, evaluation });
     }
@@ -53,6 +59,7 @@ async function runOne(
   seed: number,
   runDir: string | undefined,
   label: string,
+  tell: (data: DataReport) => void,
 ): Promise<RoundReport[]> {
   const { progress, settings, signal } = options;
   using model = await options.openModel(seed);
@@ -66,6 +73,7 @@ async function runOne(
     ...(runDir !== undefined && { runDir }),
     onProgress: (now) => progress.update(progressLine(now, label, secondsLeft)),
   });
+  tell(federation.data);
   const reports: RoundReport[] = [];
   let seconds = 0;
   const rounds = federation.run({ signal });
@@ -82,21 +90,7 @@ async function runOne(
       progress.note(`${label}  client ${failure.client} failed in ${failure.during}: ${failure.message}`);
     }
   }
+  tell(federation.data);
   if (reports.length === 0) progress.note(`${label}  was complete before (${runDir})`);
   return [...federation.history, ...reports];
-}
-
-/** What was left out of the data, one line a source. */
-export function skippedLines(clients: readonly FederatedClient[]): string[] {
-  const lines: string[] = [];
-  const look = (name: string, source: BatchSource | undefined) => {
-    if (!(source instanceof VqaSource) || source.dataset.skipped.size === 0) return;
-    const { skipped } = source.dataset;
-    lines.push(`${name}: ${skipped}; for example ${skipped.examples[0]}`);
-  };
-  for (const client of clients) {
-    look(client.name, client.train);
-    look(`${client.name} (evaluation)`, client.evaluation);
-  }
-  return lines;
 }

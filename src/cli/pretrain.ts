@@ -11,7 +11,7 @@ import { encodersOf, VqaSource } from '../federated/vqa-source.js';
 import { VILT_PRESETS, type ViltPreset, viltPreset } from '../models/config.js';
 import { Vilt } from '../models/vilt.js';
 import { Pretraining } from '../pretraining/pretraining.js';
-import { duration, epochLine } from '../report/words.js';
+import { dataLines, duration, epochLine } from '../report/words.js';
 import { ProgressLine } from '../run/progress.js';
 import {
   type ComputeFlags,
@@ -122,11 +122,10 @@ export async function pretrain(
     device,
   });
   const encoders = encodersOf(model);
-  const trainSource = new VqaSource(train.forTraining(answers), encoders);
   let secondsLeft: number | undefined;
   const pretraining = new Pretraining({
     model,
-    train: trainSource,
+    train: new VqaSource(train.forTraining(answers), encoders),
     evaluation: new VqaSource(evaluation, encoders),
     epochs: flags.epochs,
     batchSize: flags.batchSize,
@@ -148,10 +147,7 @@ export async function pretrain(
     secondsLeft = report.timing.seconds * (flags.epochs - report.number);
     progress.note(epochLine(report, flags.epochs));
   }
-  for (const source of [train, trainSource.dataset, evaluation]) {
-    if (source.skipped.size > 0)
-      progress.note(`${source.name}: ${source.skipped}; for example ${source.skipped.examples[0]}`);
-  }
+  for (const line of dataLines(pretraining.data)) progress.note(line);
   await model.save(flags.out);
 }
 

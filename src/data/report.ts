@@ -26,6 +26,8 @@ export interface DatasetCounts {
   questions: number;
   /** Questions that are used. */
   kept: number;
+  /** Of those, the ones none of whose answers is in the answer vocabulary: an evaluation counts them as wrong. */
+  unanswerable?: number;
   skipped: Partial<Record<SkipReason, number>>;
   /** Up to three messages a reason. */
   examples: string[];
@@ -51,6 +53,11 @@ export class SkipReport<Reason extends string = SkipReason> {
 
   has(question: number | string): boolean {
     return this.#reasons.has(question);
+  }
+
+  /** These entries alone as the counts of a data set that keeps nothing. */
+  asCounts(name: string): Omit<DatasetCounts, 'skipped'> & { skipped: Partial<Record<Reason, number>> } {
+    return { name, questions: this.size, kept: 0, skipped: this.counts, examples: this.examples };
   }
 
   get size(): number {

@@ -47,13 +47,22 @@ export interface VqaFiles {
 export class VqaDataset {
   readonly name: string;
   readonly samples: readonly VqaSample[];
+  /** Questions of this set that are left out; pictures found bad later are noted here, too. */
   readonly skipped: SkipReport;
+  /** Of a part: entries of the files without an id of their own, which belong to no part (see `subset`). */
+  readonly unassigned: SkipReport;
 
   /** @throws DuetError INVALID_ARGUMENT when there is no sample; the message says what was skipped */
-  constructor(name: string, samples: readonly VqaSample[], skipped = new SkipReport()) {
+  constructor(
+    name: string,
+    samples: readonly VqaSample[],
+    skipped = new SkipReport(),
+    unassigned = new SkipReport(),
+  ) {
     this.name = name;
     this.samples = samples;
     this.skipped = skipped;
+    this.unassigned = unassigned;
     if (samples.length === 0) {
       const why = skipped.size > 0 ? `: ${skipped}; for example ${skipped.examples[0]}` : '';
       throw new DuetError(
@@ -83,24 +92,21 @@ export class VqaDataset {
     const seen = new Set<number>();
     for (const [index, entry] of questions.entries()) {
       const { question_id: questionId, image_id: imageId, question } = entry;
-      if (
-        !isId(questionId) ||
-        seen.has(questionId) ||
-        typeof question !== 'string' ||
-        question.trim() === ''
-      ) {
-        const what =
-          isId(questionId) && seen.has(questionId)
-            ? 'has the id of an earlier question'
-            : 'has no id or text';
-        skipped.note(
-          `entry ${index} of ${name}`,
-          'malformed question',
-          `entry ${index} of ${files.questions} ${what}`,
-        );
+      const malformed = (key: number | string, what: string) =>
+        skipped.note(key, 'malformed question', `entry ${index} of ${files.questions} ${what}`);
+      if (!isId(questionId)) {
+        malformed(`entry ${index} of ${name}`, 'has no id');
+        continue;
+      }
+      if (seen.has(questionId)) {
+        malformed(`entry ${index} of ${name}`, `has the id of an earlier question, ${questionId}`);
         continue;
       }
       seen.add(questionId);
+      if (typeof question !== 'string' || question.trim() === '') {
+        malformed(questionId, 'has no text');
+        continue;
+      }
       const picture = isId(imageId) ? pictureOf.get(imageId) : undefined;
       const annotation = annotationOf.get(questionId);
       const answers = annotation === undefined ? undefined : answersOf(annotation);
@@ -121,13 +127,13 @@ export class VqaDataset {
 
   /** Several data sets as one; a question id in two of them is an error. */
   static merge(name: string, datasets: readonly VqaDataset[]): VqaDataset {
-    const skipped = new SkipReport();
-    for (const dataset of datasets) skipped.include(dataset.skipped);
-    const merged = new VqaDataset(
-      name,
-      datasets.flatMap((dataset) => dataset.samples),
-      skipped,
-    );
+    const [skipped, unassigned] = [new SkipReport(), new SkipReport()];
+    for (const dataset of datasets) {
+      skipped.include(dataset.skipped);
+      unassigned.include(dataset.unassigned);
+    }
+    const samples = datasets.flatMap((dataset) => dataset.samples);
+    const merged = new VqaDataset(name, samples, skipped, unassigned);
     const ids = new Set(merged.samples.map((sample) => sample.questionId));
     if (ids.size !== merged.samples.length) {
       throw new DuetError(
@@ -144,18 +150,14 @@ export class VqaDataset {
 
   /** Counts of what is used and what was skipped. */
   get report(): DatasetCounts {
-    return {
-      name: this.name,
-      questions: this.size + this.skipped.size,
-      kept: this.size,
-      skipped: this.skipped.counts,
-      examples: this.skipped.examples,
-    };
+    const kept = this.samples.filter((sample) => !this.skipped.has(sample.questionId)).length;
+    return { ...this.skipped.asCounts(this.name), questions: kept + this.skipped.size, kept };
   }
 
   /**
    * The samples with these ids, in the order of the list. Ids that were skipped before stay counted under
-   * their reason, ids that were never there are counted as `unknown question` (unless `ignoreUnknown`).
+   * their reason, ids that were never there are counted as `unknown question` (unless `ignoreUnknown`). Entries
+   * without an id of their own are in the `unassigned` of every part.
    */
   subset(
     questionIds: Iterable<number>,
@@ -166,6 +168,9 @@ export class VqaDataset {
     const wanted = new Set(questionIds);
     const skipped = new SkipReport();
     skipped.include(this.skipped, (question) => typeof question === 'number' && wanted.has(question));
+    const unassigned = new SkipReport();
+    unassigned.include(this.unassigned);
+    unassigned.include(this.skipped, (question) => typeof question === 'string');
     const samples: VqaSample[] = [];
     for (const questionId of wanted) {
       const sample = sampleOf.get(questionId);
@@ -174,14 +179,14 @@ export class VqaDataset {
         skipped.note(questionId, 'unknown question', `question ${questionId} is not in ${this.name}`);
       }
     }
-    return new VqaDataset(name, samples, skipped);
+    return new VqaDataset(name, samples, skipped, unassigned);
   }
 
   /** The samples for which `wanted` is true. */
   where(wanted: (sample: VqaSample) => boolean, name = this.name): VqaDataset {
     const skipped = new SkipReport();
     skipped.include(this.skipped);
-    return new VqaDataset(name, this.samples.filter(wanted), skipped);
+    return new VqaDataset(name, this.samples.filter(wanted), skipped, this.unassigned);
   }
 
   /**
@@ -200,7 +205,7 @@ export class VqaDataset {
       }
       return known;
     });
-    return new VqaDataset(this.name, samples, skipped);
+    return new VqaDataset(this.name, samples, skipped, this.unassigned);
   }
 
   /** How many samples have no answer in the vocabulary; an evaluation counts them as wrong. */
@@ -233,7 +238,7 @@ export class VqaDataset {
       if (problem !== undefined) noteBadPicture(skipped, sample, problem);
       return problem === undefined;
     });
-    return new VqaDataset(this.name, samples, skipped);
+    return new VqaDataset(this.name, samples, skipped, this.unassigned);
   }
 }
 

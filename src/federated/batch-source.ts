@@ -3,6 +3,7 @@
  * source; `FixedBatches` holds batches in memory.
  */
 
+import type { DatasetCounts, SkipReport } from '../data/report.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import type { ViltBatch } from '../native.js';
 
@@ -27,6 +28,10 @@ export interface BatchSource {
   readonly size: number;
   /** Names the content, so that a run is not resumed on other data. */
   readonly fingerprint?: string;
+  /** What is used and what had to be left out, as far as it is known by now. */
+  readonly report?: DatasetCounts;
+  /** Bad entries of the files behind this and other sources that belong to none of them. */
+  readonly unassigned?: SkipReport;
   /** Batches in one pass over the samples. */
   batchCount(batchSize: number): number;
   /** One pass over the samples. */

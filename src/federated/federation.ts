@@ -14,6 +14,7 @@ import type { Vilt } from '../models/vilt.js';
 import type { Tensors } from '../native.js';
 import { RunFolder } from '../run/run-folder.js';
 import { type FederatedClient, taskOf, trainLocally } from './client.js';
+import { type DataReport, reportsOf } from './data-report.js';
 import { type ClientEvaluation, evaluateClient, summarise } from './evaluation.js';
 import { exportClients } from './export.js';
 import { type FederationOptions, type FederationSettings, federationSettings } from './options.js';
@@ -115,6 +116,14 @@ export class Federation {
     return { shared: state.shared, personal: this.#stateOf(client, state).personal };
   }
 
+  /** What is trained and evaluated on and what is left out, with the bad pictures met so far. */
+  get data(): DataReport {
+    return {
+      train: reportsOf(this.#trainees.map((client) => client.train)),
+      evaluation: reportsOf(this.clients.map((client) => client.evaluation)),
+    };
+  }
+
   async #openFolder(path: string): Promise<RunFolder<RoundReport>> {
     const settings = await runSettings(this);
     const { resume, keepCheckpoints } = this.settings;
@@ -129,6 +138,7 @@ export class Federation {
       this.damaged.push(...folder.damaged);
       if (checkpoint) this.#state = unpackState(checkpoint, this.#trainees.length, checkpoint.path);
       this.history.splice(0, this.history.length, ...(await folder.metrics.read()));
+      if (this.history.length === 0) await folder.describeData(this.data);
       return folder;
     } catch (error) {
       await folder.close();
@@ -308,6 +318,7 @@ export class Federation {
     folder: RunFolder<RoundReport> | undefined,
     done: { report: RoundReport; state: FederationState },
   ): Promise<RoundReport> {
+    await folder?.describeData(this.data);
     await folder?.record(done.report, packState(this.model, done.state), done.state.best?.round);
     this.#state = done.state;
     return done.report;

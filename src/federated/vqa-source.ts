@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto';
 import type { AnswerVocabulary } from '../data/answers.js';
 import { Batcher } from '../data/batches.js';
 import { ImageProcessor } from '../data/image-processor.js';
+import type { DatasetCounts, SkipReport } from '../data/report.js';
 import type { Tokenizer } from '../data/tokenizer.js';
 import { VqaDataset } from '../data/vqa.js';
 import { DuetError } from '../errors.js';
@@ -24,6 +25,7 @@ export class VqaSource implements BatchSource {
   readonly dataset: VqaDataset;
   readonly #encoders: Encoders;
   #fingerprint: string | undefined;
+  #unanswerable: number | undefined;
 
   constructor(dataset: VqaDataset, encoders: Encoders) {
     this.dataset = dataset;
@@ -32,6 +34,15 @@ export class VqaSource implements BatchSource {
 
   get size(): number {
     return this.dataset.size;
+  }
+
+  get report(): DatasetCounts {
+    this.#unanswerable ??= this.dataset.countUnanswerable(this.#encoders.answers);
+    return { ...this.dataset.report, unanswerable: this.#unanswerable };
+  }
+
+  get unassigned(): SkipReport {
+    return this.dataset.unassigned;
   }
 
   /** SHA-256 of questions, answers and picture ids, in order. */

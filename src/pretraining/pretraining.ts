@@ -14,6 +14,7 @@ import { Random } from '../data/random.js';
 import { DuetError } from '../errors.js';
 import type { BatchSource } from '../federated/batch-source.js';
 import { type FederatedClient, trainLocally } from '../federated/client.js';
+import { type DataReport, reportsOf } from '../federated/data-report.js';
 import { type Accuracies, evaluateClient, type Scored } from '../federated/evaluation.js';
 import { laidOut, scheduleSchema } from '../federated/schedule.js';
 import { streamOf } from '../federated/streams.js';
@@ -119,11 +120,13 @@ export class Pretraining {
       folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
       while (this.#done < epochs) {
         const report = await this.#epoch(options.signal);
-        if (folder)
+        if (folder) {
+          await folder.describeData(this.data);
           await folder.record(
             report,
             await packPretraining(this.model, report.number, this.#optimizer ?? {}),
           );
+        }
         this.#done = report.number;
         yield report;
       }
@@ -131,6 +134,12 @@ export class Pretraining {
       release();
       await folder?.close();
     }
+  }
+
+  /** What is trained and evaluated on and what is left out, with the bad pictures met so far. */
+  get data(): DataReport {
+    const { train, evaluation } = this.#data;
+    return { train: reportsOf([train]), evaluation: reportsOf([evaluation]) };
   }
 
   async #openFolder(path: string): Promise<RunFolder<EpochReport>> {
@@ -161,6 +170,7 @@ export class Pretraining {
         this.#optimizer = optimizer;
       }
       this.history.splice(0, this.history.length, ...(await folder.metrics.read()));
+      if (this.history.length === 0) await folder.describeData(this.data);
       return folder;
     } catch (error) {
       await folder.close();

@@ -1,5 +1,7 @@
 /** Numbers and names as a person reads them. */
 
+import type { DatasetCounts } from '../data/report.js';
+import type { DataReport } from '../federated/data-report.js';
 import type { Accuracies } from '../federated/evaluation.js';
 import type { Progress, RoundReport } from '../federated/report.js';
 import type { EpochReport } from '../pretraining/pretraining.js';
@@ -66,4 +68,35 @@ export function epochLine(report: EpochReport, epochs: number): string {
     duration(report.timing.seconds),
   ];
   return parts.filter((part) => part !== '').join('  ');
+}
+
+/** What was left out of a run's data: one line each for training and evaluation where there is something to say. */
+export function dataLines({ train, evaluation }: DataReport): string[] {
+  return [
+    ...leftOut('training data', train, 'nothing to learn from'),
+    ...leftOut('evaluation data', evaluation, 'counted as wrong'),
+  ];
+}
+
+function leftOut(name: string, reports: readonly DatasetCounts[], unanswerable: string): string[] {
+  const total = (count: (report: DatasetCounts) => number) =>
+    reports.reduce((sum, report) => sum + count(report), 0);
+  const reasons = new Map<string, number>();
+  for (const [reason, count] of reports.flatMap((report) => Object.entries(report.skipped)))
+    reasons.set(reason, (reasons.get(reason) ?? 0) + count);
+  const unknown = total((report) => report.unanswerable ?? 0);
+  const parts = [
+    reasons.size === 0
+      ? ''
+      : `${total(({ questions, kept }) => questions - kept)} of ${total(({ questions }) => questions)} questions skipped ` +
+        `(${[...reasons].map(([reason, count]) => `${count} ${reason}`).join(', ')})`,
+    unknown === 0 ? '' : `${unknown} without a known answer (${unanswerable})`,
+    reports
+      .flatMap(({ examples }) => examples)
+      .slice(0, 1)
+      .map((example) => `for example ${example}`),
+  ]
+    .flat()
+    .filter((part) => part !== '');
+  return parts.length === 0 ? [] : [`${name}: ${parts.join('; ')}`];
 }

@@ -3,6 +3,7 @@
  *
  * ```
  * config.json                              validated settings, and versions of what made it
+ * data.json                                what is trained and evaluated on, and what was left out
  * metrics.jsonl                            one line a round
  * checkpoints/round-0007.safetensors       everything to continue after that round
  * .lock                                    while a process writes here
@@ -51,6 +52,7 @@ export class RunFolder<Line extends { number: number }> {
   readonly damaged: string[] = [];
   readonly #lock: Lock;
   readonly #keep: number;
+  #data = '';
 
   private constructor(path: string, lock: Lock, keep: number) {
     this.path = path;
@@ -120,6 +122,14 @@ export class RunFolder<Line extends { number: number }> {
     const files = await readdir(join(this.path, 'checkpoints'));
     const rounds = files.map((file) => CHECKPOINT.exec(file)?.[1]).filter((round) => round !== undefined);
     return rounds.map(Number).sort((a, b) => a - b);
+  }
+
+  /** Writes data.json, unless it holds the same already. */
+  async describeData(data: unknown): Promise<void> {
+    const text = `${JSON.stringify(data, null, 1)}\n`;
+    if (text === this.#data) return;
+    await writeAtomic(join(this.path, 'data.json'), text);
+    this.#data = text;
   }
 
   /** Records a finished round: its line, then its checkpoint; older checkpoints go, except `best`. */

@@ -73,6 +73,7 @@ export class StickerTrainer {
       let saved = state.step;
       const save = async () => {
         if (saved === state.step || !keeper) return;
+        await folder?.describeData(data.report);
         await keeper.save(parts.network, state, settings.keepCheckpoints);
         saved = state.step;
       };
@@ -232,6 +233,7 @@ export class StickerTrainer {
     });
     try {
       await writePipeline(folder.path, this.#pipeline(), parts);
+      await folder.describeData(data.report);
       return folder;
     } catch (error) {
       await folder.close();
