@@ -159,6 +159,27 @@ describe('duet federate', () => {
     expect(again.stdout.split('\n').slice(1, 5)).toEqual(stdout.split('\n').slice(1, 5));
   });
 
+  test('keeps to the strategies and seeds a folder was begun with, whichever came first', async () => {
+    const rounds = ['--rounds', '1', '--strategy'];
+    const federate = (run: string, ...args: string[]) =>
+      duet('federate', data, '--model', model, ...quickRun, ...rounds, ...args, '--run', join(folder, run));
+    const begun: [string, string[]][] = [
+      ['begun-single', ['local']],
+      ['begun-strategies', ['local,fedavg']],
+      ['begun-seeds', ['local', '--seed', '1,2']],
+    ];
+    for (const [run, args] of begun) expect((await federate(run, ...args)).status).toBe(0);
+    for (const [run] of begun) {
+      for (const [other, args] of begun) {
+        if (run === other) continue;
+        const { status, stderr } = await federate(run, ...args, '--resume');
+        expect([status, stderr]).toEqual([1, expect.stringMatching(/resume with the strategies and seeds/)]);
+      }
+    }
+    const more = await federate('begun-strategies', 'local,fedavg,feddat', '--resume');
+    expect([more.status, more.stderr.match(/was complete before/g)?.length]).toEqual([0, 2]);
+  });
+
   test('names what differs when a run is resumed with other options', async () => {
     const run = join(folder, 'other');
     await succeed('federate', data, '--model', model, ...quickRun, '--rounds', '1', '--run', run);

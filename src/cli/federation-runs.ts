@@ -11,6 +11,7 @@ import type { Vilt } from '../models/vilt.js';
 import type { RunResult } from '../report/accuracy.js';
 import { dataLines, progressLine, roundLine } from '../report/words.js';
 import type { ProgressLine } from '../run/progress.js';
+import { requireLayout, runName } from './run-layout.js';
 
 export interface RunsOptions {
   /** Made anew for every run. */
@@ -30,7 +31,9 @@ export interface RunsOptions {
 /** The last evaluation of every run. */
 export async function runFederations(options: RunsOptions): Promise<RunResult[]> {
   const { strategies, seeds, runDir } = options;
-  const alone = strategies.length === 1 && seeds.length === 1 && !options.nested;
+  const alone = strategies.length === 1 && !options.nested;
+  const layout = seeds.length > 1 ? 'seeds' : alone ? 'single' : 'strategies';
+  if (runDir !== undefined) await requireLayout(runDir, layout);
   const results: RunResult[] = [];
   const told = new Set<string>();
   const tell = (data: DataReport) => {
@@ -42,8 +45,7 @@ export async function runFederations(options: RunsOptions): Promise<RunResult[]>
   for (const seed of seeds) {
     for (const make of strategies) {
       const strategy = make();
-      const name = seeds.length === 1 ? strategy.name : `${strategy.name}-seed${seed}`;
-      const folder = runDir === undefined ? undefined : alone ? runDir : join(runDir, name);
+      const folder = runDir && join(runDir, runName(layout, strategy.name, seed));
       const label = seeds.length === 1 ? strategy.name : `${strategy.name} seed ${seed}`;
       const reports = await runOne(options, strategy, seed, folder, label, tell);
       const evaluation = reports.findLast((report) => report.evaluation)?.evaluation;
