@@ -89,7 +89,11 @@ export function messageOf(error: unknown): string {
 
 /** @throws DuetError CANCELLED when the signal is aborted; its reason, if it has words, is kept */
 export function throwIfAborted(signal: AbortSignal | undefined, what = 'The work'): void {
-  if (!signal?.aborted) return;
+  if (signal === undefined) return;
+  if (typeof signal?.addEventListener !== 'function') {
+    throw new DuetError('INVALID_ARGUMENT', `Expected AbortSignal for signal but received ${shown(signal)}`);
+  }
+  if (!signal.aborted) return;
   const reason: unknown = signal.reason;
   if (reason instanceof DuetError && reason.code === 'CANCELLED') throw reason;
   throw new DuetError('CANCELLED', `${what} was cancelled`, { cause: reason });
@@ -98,13 +102,19 @@ export function throwIfAborted(signal: AbortSignal | undefined, what = 'The work
 /** How a received value is shown in a message. */
 export function shown(value: unknown): string {
   if (value === undefined) return 'nothing';
-  if (typeof value === 'number' || typeof value === 'bigint') return String(value);
-  let text: string | undefined;
+  if (typeof value === 'number' || typeof value === 'bigint' || typeof value === 'symbol')
+    return String(value);
+  if (typeof value === 'function') return 'a function';
+  if (ArrayBuffer.isView(value)) return `${value.constructor.name} of ${value.byteLength} bytes`;
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    const kind: unknown = Object.getPrototypeOf(value)?.constructor?.name;
+    if (typeof kind === 'string' && kind !== 'Object') return `an object of ${kind}`;
+  }
+  let text: string;
   try {
     text = JSON.stringify(value);
   } catch {
-    text = undefined;
+    text = `a ${typeof value}`;
   }
-  text ??= String(value);
   return text.length > 80 ? `${text.slice(0, 77)}...` : text;
 }

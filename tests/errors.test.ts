@@ -251,7 +251,7 @@ describe('a model', () => {
       /Expected "cpu" for device but received "tpu"/,
     );
     expect(() => viltPreset('huge' as 'tiny')).toThrow(
-      /Expected one of tiny, small, base for size but received huge/,
+      /Expected one of tiny, small, base for size but received "huge"/,
     );
     expect(() => viltConfig({ hidden_size: 0 })).toThrow(/at least 1 for hidden_size/);
     using model = tinyModel();

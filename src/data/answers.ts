@@ -7,6 +7,14 @@
  * the vocabulary, which is the most frequent answers of the training questions.
  */
 
+import {
+  requireInstance,
+  requireInteger,
+  requireIterable,
+  requireList,
+  requireObject,
+  requireText,
+} from '../arguments.js';
 import { DuetError } from '../errors.js';
 import { normaliseAnswer } from './answer-text.js';
 import { readJson, writeText } from './files.js';
@@ -19,7 +27,7 @@ export interface AnswerCount {
 
 /** The score of an answer that `count` people gave: 0, 0.3, 0.6, 0.9, 1, 1, ... */
 export function answerScore(count: number): number {
-  return Math.min(10, 3 * count) / 10;
+  return Math.min(10, 3 * requireInteger(count, 'count', 0)) / 10;
 }
 
 /** Counts equal answers after normalisation, most frequent first (ties in order of first mention). */
@@ -34,8 +42,10 @@ export function countAnswers(answers: readonly string[], normalise = normaliseAn
 
 /** VQA accuracy of one answer against the answers people gave: 0 to 1. */
 export function vqaAccuracy(answer: string, counts: readonly AnswerCount[]): number {
-  const normal = normaliseAnswer(answer);
-  return answerScore(counts.find((entry) => entry.answer === normal)?.count ?? 0);
+  const normal = normaliseAnswer(requireText(answer, 'answer'));
+  return answerScore(
+    requireList(counts, 'counts', requireObject).find((entry) => entry.answer === normal)?.count ?? 0,
+  );
 }
 
 export interface AnswerVocabularyOptions {
@@ -62,7 +72,7 @@ export class AnswerVocabulary {
    * twice
    */
   constructor(answers: readonly string[]) {
-    if (answers.length === 0) {
+    if (requireList(answers, 'answers', requireText).length === 0) {
       throw new DuetError(
         'INVALID_ARGUMENT',
         'Expected at least 1 answer for an answer vocabulary but received 0',
@@ -86,12 +96,14 @@ export class AnswerVocabulary {
     samples: Iterable<AnsweredSample>,
     options: AnswerVocabularyOptions = {},
   ): AnswerVocabulary {
-    const { top = 3129, minCount = 1 } = options;
-    if (!Number.isInteger(top) || top < 1) {
-      throw new DuetError('INVALID_ARGUMENT', `Expected integer of at least 1 for top but received ${top}`);
-    }
+    const { top = 3129, minCount = 1 } = requireObject(options, 'options');
+    requireInteger(top, 'top', 1);
+    requireInteger(minCount, 'minCount', 0);
     const counts = new Map<string, number>();
-    for (const { answer } of samples) counts.set(answer, (counts.get(answer) ?? 0) + 1);
+    for (const sample of requireIterable(samples, 'samples')) {
+      const { answer } = requireObject(sample, 'a sample');
+      counts.set(answer, (counts.get(answer) ?? 0) + 1);
+    }
     const answers = [...counts]
       .filter(([answer, count]) => count >= minCount && answer !== '')
       .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))
@@ -128,13 +140,13 @@ export class AnswerVocabulary {
 
   /** The class of an answer, or undefined when it is not in the vocabulary. */
   classOf(answer: string): number | undefined {
-    return this.#classes.get(normaliseAnswer(answer));
+    return this.#classes.get(normaliseAnswer(requireText(answer, 'answer')));
   }
 
   /** The classes with a score above 0 for a sample, each with its score. Empty when no answer is known. */
   targetsOf(sample: Pick<AnsweredSample, 'counts'>): [answerClass: number, score: number][] {
     const targets: [number, number][] = [];
-    for (const { answer, count } of sample.counts) {
+    for (const { answer, count } of requireSample(sample, 'sample').counts) {
       const answerClass = this.#classes.get(answer);
       if (answerClass !== undefined) targets.push([answerClass, answerScore(count)]);
     }
@@ -143,7 +155,7 @@ export class AnswerVocabulary {
 
   /** Soft targets of samples, row after row: [samples, size]. */
   softTargets(samples: readonly Pick<AnsweredSample, 'counts'>[]): Float32Array {
-    const targets = new Float32Array(samples.length * this.size);
+    const targets = new Float32Array(requireList(samples, 'samples').length * this.size);
     for (const [row, sample] of samples.entries()) {
       for (const [answerClass, score] of this.targetsOf(sample))
         targets[row * this.size + answerClass] = score;
@@ -156,7 +168,8 @@ export class AnswerVocabulary {
    * by their number). Rows whose answer is outside the vocabulary score 0.
    */
   scoreOf(logits: Float32Array, samples: readonly Pick<AnsweredSample, 'counts'>[]): number {
-    if (logits.length !== samples.length * this.size) {
+    requireInstance(logits, Float32Array, 'logits');
+    if (logits.length !== requireList(samples, 'samples').length * this.size) {
       throw new DuetError(
         'INVALID_ARGUMENT',
         `Expected ${samples.length} x ${this.size} logits but received ${logits.length}`,
@@ -169,6 +182,11 @@ export class AnswerVocabulary {
     }
     return score;
   }
+}
+
+function requireSample<T extends Pick<AnsweredSample, 'counts'>>(sample: T, name: string): T {
+  requireList(requireObject(sample, name).counts, `counts of ${name}`, requireObject);
+  return sample;
 }
 
 function largest(values: Float32Array, from: number, count: number): number {

@@ -8,14 +8,15 @@
  * run saw.
  */
 
+import { requireInstance, requireInteger, requireList, requireObject } from '../arguments.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import type { ViltBatch } from '../native.js';
-import type { AnswerVocabulary } from './answers.js';
-import type { ImageProcessor, ResizedPicture } from './image-processor.js';
+import { AnswerVocabulary } from './answers.js';
+import { ImageProcessor, type ResizedPicture } from './image-processor.js';
 import { PictureError } from './pictures.js';
 import { shuffledOrder } from './random.js';
-import type { Tokenizer } from './tokenizer.js';
-import { noteBadPicture, type VqaDataset, type VqaSample } from './vqa.js';
+import { Tokenizer } from './tokenizer.js';
+import { noteBadPicture, VqaDataset, type VqaSample } from './vqa.js';
 
 export interface BatcherOptions {
   tokenizer: Tokenizer;
@@ -65,11 +66,11 @@ export class Batcher {
 
   /** @throws DuetError INVALID_ARGUMENT for impossible numbers */
   constructor(dataset: VqaDataset, options: BatcherOptions) {
-    this.#options = { maxTextLength: 40, prefetch: 2, ...options };
-    requireInteger('batchSize', this.#options.batchSize, 1);
-    requireInteger('maxTextLength', this.#options.maxTextLength, 2);
-    requireInteger('prefetch', this.#options.prefetch, 0);
-    this.dataset = dataset;
+    this.dataset = requireInstance(dataset, VqaDataset, 'dataset');
+    this.#options = { maxTextLength: 40, prefetch: 2, ...requireObject(options, 'options') };
+    requireEncoders(this.#options);
+    requireInteger(this.#options.batchSize, 'batchSize', 1);
+    requireInteger(this.#options.prefetch, 'prefetch', 0);
     this.batchSize = options.batchSize;
     this.batchesPerEpoch = Math.ceil(dataset.size / options.batchSize);
   }
@@ -80,7 +81,9 @@ export class Batcher {
    */
   async make(samples: readonly VqaSample[], number = 0): Promise<VqaBatch | undefined> {
     const { images, tokenizer, answers } = this.#options;
-    const loaded = await Promise.all(samples.map((sample) => this.#pictureOf(sample)));
+    const loaded = await Promise.all(
+      requireList(samples, 'samples', requireObject).map((sample) => this.#pictureOf(sample)),
+    );
     const kept: VqaSample[] = [];
     const pictures: ResizedPicture[] = [];
     for (const [index, picture] of loaded.entries()) {
@@ -113,9 +116,13 @@ export class Batcher {
    * @throws DuetError CANCELLED when the signal is aborted, CORRUPT when no batch had a usable picture
    */
   async *epoch(options: EpochOptions = {}): AsyncGenerator<VqaBatch, void, undefined> {
-    const { shuffle, firstBatch = 0, signal } = options;
+    const { shuffle, firstBatch = 0, signal } = requireObject(options, 'options');
+    requireInteger(firstBatch, 'firstBatch', 0);
+    throwIfAborted(signal, 'Preparing batches');
     const { samples } = this.dataset;
-    const order = shuffle ? shuffledOrder(samples.length, shuffle.seed, shuffle.stream) : undefined;
+    const order = shuffle
+      ? shuffledOrder(samples.length, requireObject(shuffle, 'shuffle').seed, shuffle.stream)
+      : undefined;
     const samplesOf = (number: number) => {
       const from = number * this.batchSize;
       const count = Math.min(this.batchSize, samples.length - from);
@@ -202,11 +209,13 @@ async function unlessAborted<T>(work: Promise<T>, signal?: AbortSignal): Promise
   }
 }
 
-function requireInteger(name: string, value: number, least: number): void {
-  if (!Number.isInteger(value) || value < least) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected integer of at least ${least} for ${name} but received ${value}`,
-    );
-  }
+/** Checks what makes batches of samples. */
+export function requireEncoders(
+  encoders: Pick<BatcherOptions, 'tokenizer' | 'images' | 'answers' | 'maxTextLength'>,
+): void {
+  const { tokenizer, images, answers, maxTextLength } = requireObject(encoders, 'encoders');
+  requireInstance(tokenizer, Tokenizer, 'tokenizer', 'open one with Tokenizer.load');
+  requireInstance(images, ImageProcessor, 'images', 'make one with new ImageProcessor(model.pictures)');
+  if (answers !== undefined) requireInstance(answers, AnswerVocabulary, 'answers');
+  requireInteger(maxTextLength, 'maxTextLength', 2);
 }

@@ -16,6 +16,7 @@
 
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { requireList, requireObject, requireText } from '../arguments.js';
 import { DuetError, ioError } from '../errors.js';
 import { readJson } from './files.js';
 import { VqaDataset } from './vqa.js';
@@ -36,13 +37,14 @@ export interface ClientOptions extends PartOptions {
 
 /** Names of the parts of a folder that have the split, in alphabetical order. */
 export async function listParts(folder: string, split: string): Promise<string[]> {
+  requireText(folder, 'folder');
   let names: string[];
   try {
     names = await readdir(folder);
   } catch (error) {
     throw ioError(error, `read data folder ${folder}`);
   }
-  const [start, end] = ['questions_', `_${split}.json`];
+  const [start, end] = ['questions_', `_${requireText(split, 'split')}.json`];
   return names
     .filter((name) => name.startsWith(start) && name.endsWith(end) && name.length > start.length + end.length)
     .map((name) => name.slice(start.length, -end.length))
@@ -54,15 +56,17 @@ export async function listParts(folder: string, split: string): Promise<string[]
  * @throws DuetError NOT_FOUND when the part has no such split (the message names those there are)
  */
 export async function loadPart(folder: string, part: string, split: string): Promise<VqaDataset> {
-  await requireParts(folder, split, [part]);
+  await requireParts(folder, split, [requireText(part, 'part')]);
   return readPart(folder, part, split);
 }
 
 /** Reads several parts as one data set (by default all), named after the folder. */
 export async function loadParts(folder: string, options: PartOptions): Promise<VqaDataset> {
-  const { split, except = [] } = options;
-  const there = await requireParts(folder, split, [...(options.parts ?? []), ...except]);
-  const parts = (options.parts ?? there).filter((part) => !except.includes(part));
+  const { split, parts: only, except = [] } = requireObject(options, 'options');
+  if (only !== undefined) requireList(only, 'parts', requireText);
+  requireList(except, 'except', requireText);
+  const there = await requireParts(folder, split, [...(only ?? []), ...except]);
+  const parts = (only ?? there).filter((part) => !except.includes(part));
   if (parts.length === 0) {
     throw new DuetError(
       'INVALID_ARGUMENT',
@@ -80,7 +84,8 @@ export async function loadParts(folder: string, options: PartOptions): Promise<V
  *   INVALID_ARGUMENT when a client has no usable question
  */
 export async function loadClients(folder: string, options: ClientOptions): Promise<Map<string, VqaDataset>> {
-  const { view, split } = options;
+  const { view, split } = requireObject(options, 'options');
+  for (const [name, value] of Object.entries({ folder, view, split })) requireText(value, name);
   const path = join(folder, `clients_${view}_${split}.json`);
   const hint = `the views of ${folder} are its files clients_<view>_${split}.json`;
   const lists = questionIdsOf(await readJson(path, 'clients', hint), path);

@@ -5,11 +5,13 @@
 
 import { access, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { requireText } from '../arguments.js';
 import { DuetError, ioError, messageOf } from '../errors.js';
 import { makeFolder } from '../run/files.js';
 
 /** Reads UTF-8 text; `what` is what the file holds, e.g. `questions`. */
 export async function readText(path: string, what: string, hint?: string): Promise<string> {
+  requireText(path, `path of ${what}`);
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
@@ -31,6 +33,7 @@ export async function readJson(path: string, what: string, hint?: string): Promi
 
 /** Writes text, making the folder first. */
 export async function writeText(path: string, text: string, what: string): Promise<void> {
+  requireText(path, `path of ${what}`);
   try {
     await makeFolder(dirname(path), `write ${what} ${path}`);
     await writeFile(path, text);

@@ -10,11 +10,18 @@
 
 import { join } from 'node:path';
 import { z } from 'zod';
-import { DuetError } from '../errors.js';
+import {
+  invalid,
+  requireInteger,
+  requireList,
+  requireNumber,
+  requireObject,
+  requireText,
+} from '../arguments.js';
 import { native } from '../native.js';
 import { validated } from '../validation.js';
 import { readJson, writeText } from './files.js';
-import { type DecodeOptions, decodePicture, type Picture, PictureCache } from './pictures.js';
+import { checkedLimits, type DecodeOptions, decodePicture, type Picture, PictureCache } from './pictures.js';
 
 /** How pictures become numbers. All lengths in pixels. */
 export interface PictureSpec {
@@ -81,30 +88,24 @@ const preprocessorConfig = z.object({
  * @throws DuetError INVALID_ARGUMENT for impossible values
  */
 export function pictureSpec(given: Partial<PictureSpec> = {}): PictureSpec {
-  const shortestEdge = given.shortestEdge ?? 384;
+  const shortestEdge = requireObject(given, 'picture settings').shortestEdge ?? 384;
   const spec: PictureSpec = {
     shortestEdge,
-    longestEdge: given.longestEdge ?? Math.floor((1333 / 800) * shortestEdge),
+    longestEdge:
+      given.longestEdge ?? Math.floor((1333 / 800) * requireInteger(shortestEdge, 'shortestEdge', 1, 65535)),
     sizeDivisor: given.sizeDivisor ?? 32,
     rescaleFactor: given.rescaleFactor ?? 1 / 255,
     mean: given.mean ?? [0.5, 0.5, 0.5],
     std: given.std ?? [0.5, 0.5, 0.5],
   };
-  for (const name of ['shortestEdge', 'longestEdge', 'sizeDivisor'] as const) {
-    const value = spec[name];
-    if (!Number.isInteger(value) || value < 1 || value > 65535) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected integer between 1 and 65535 for ${name} but received ${value}`,
-      );
-    }
+  for (const name of ['shortestEdge', 'longestEdge', 'sizeDivisor'] as const)
+    requireInteger(spec[name], name, 1, 65535);
+  requireNumber(spec.rescaleFactor, 'rescaleFactor');
+  for (const name of ['mean', 'std'] as const) {
+    if (requireList(spec[name], name, requireNumber).length !== 3)
+      throw invalid('three numbers', name, spec[name]);
   }
-  if (spec.std.some((value) => !(value > 0))) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected three numbers above 0 for std but received ${spec.std}`,
-    );
-  }
+  if (spec.std.some((value) => !(value > 0))) throw invalid('three numbers above 0', 'std', spec.std);
   return spec;
 }
 
@@ -127,13 +128,13 @@ export function pictureSpecFromJson(json: unknown, source = 'preprocessor_config
 
 /** Reads `preprocessor_config.json` (a file, or a folder that holds one). */
 export async function readPictureSpec(path: string): Promise<PictureSpec> {
-  const file = path.endsWith('.json') ? path : join(path, 'preprocessor_config.json');
+  const file = specPath(path);
   return pictureSpecFromJson(await readJson(file, 'image processor settings'), file);
 }
 
 /** Writes the spec as a `preprocessor_config.json` that Hugging Face's library reads too. */
 export async function writePictureSpec(path: string, spec: PictureSpec): Promise<void> {
-  const file = path.endsWith('.json') ? path : join(path, 'preprocessor_config.json');
+  const file = specPath(path);
   const standard = spec.longestEdge === Math.floor((1333 / 800) * spec.shortestEdge);
   const json = {
     image_processor_type: 'ViltImageProcessor',
@@ -149,6 +150,10 @@ export async function writePictureSpec(path: string, spec: PictureSpec): Promise
     do_pad: true,
   };
   await writeText(file, `${JSON.stringify(json, null, 2)}\n`, 'image processor settings');
+}
+
+function specPath(path: string): string {
+  return requireText(path, 'path').endsWith('.json') ? path : join(path, 'preprocessor_config.json');
 }
 
 /** The size of a picture after the rule at the top; the same as `duet::resizedSize` in native/data. */
@@ -183,8 +188,8 @@ export class ImageProcessor {
 
   constructor(spec: Partial<PictureSpec> = {}, options: ImageProcessorOptions = {}) {
     this.spec = pictureSpec(spec);
-    const { cacheBytes = 512 * 1024 * 1024, ...decode } = options;
-    this.#decode = decode;
+    const { cacheBytes = 512 * 1024 * 1024, ...decode } = requireObject(options, 'options');
+    this.#decode = checkedLimits(decode);
     this.#cache = new PictureCache(cacheBytes);
   }
 
@@ -204,11 +209,15 @@ export class ImageProcessor {
    * @throws DuetError as `decodePicture`
    */
   async resized(path: string): Promise<ResizedPicture> {
-    return this.#cache.get(path, async () => this.resize(await decodePicture(path, this.#decode)));
+    return this.#cache.get(requireText(path, 'path'), async () =>
+      this.resize(await decodePicture(path, this.#decode)),
+    );
   }
 
   /** Resizes one decoded picture by the rule of the spec. */
   async resize(picture: Picture): Promise<ResizedPicture> {
+    for (const side of ['width', 'height'] as const)
+      requireInteger(requireObject(picture, 'picture')[side], side, 1);
     const { width, height, raised } = resizedSize(this.spec, picture.width, picture.height);
     if (width === picture.width && height === picture.height) return { ...picture, raised };
     const rgb = await native.resizePicture(picture.rgb, picture.width, picture.height, width, height);
@@ -220,19 +229,22 @@ export class ImageProcessor {
    * @throws DuetError INVALID_ARGUMENT for an empty batch
    */
   async collate(pictures: readonly ResizedPicture[]): Promise<PreparedPictures> {
-    const { pixelValues, pixelMask, batch, height, width } = await native.preparePictures([...pictures], {
-      ...this.spec,
-      mean: [...this.spec.mean],
-      std: [...this.spec.std],
-      resize: false,
-    });
+    const { pixelValues, pixelMask, batch, height, width } = await native.preparePictures(
+      [...requireList(pictures, 'pictures')],
+      {
+        ...this.spec,
+        mean: [...this.spec.mean],
+        std: [...this.spec.std],
+        resize: false,
+      },
+    );
     return { pixelValues, pixelMask, batch, height, width };
   }
 
   /** The whole processor for one batch of files, encoded bytes or decoded pictures. */
   async prepare(sources: readonly (string | Uint8Array | Picture)[]): Promise<PreparedPictures> {
     const resized = await Promise.all(
-      sources.map(async (source) => {
+      requireList(sources, 'sources').map(async (source) => {
         if (typeof source === 'string') return this.resized(source);
         return this.resize(source instanceof Uint8Array ? await decodePicture(source, this.#decode) : source);
       }),

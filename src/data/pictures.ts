@@ -8,6 +8,7 @@
  */
 
 import { readFile, stat } from 'node:fs/promises';
+import { invalid, requireInteger, requireObject } from '../arguments.js';
 import { DuetError, ioError, messageOf } from '../errors.js';
 import { imageLibrary } from './image-library.js';
 
@@ -45,7 +46,9 @@ export async function decodePicture(
   source: string | Uint8Array,
   options: DecodeOptions = {},
 ): Promise<Picture> {
-  const { maxPixels = DEFAULT_MAX_PIXELS, maxFileBytes = DEFAULT_MAX_FILE_BYTES } = options;
+  const { maxPixels, maxFileBytes } = checkedLimits(options);
+  if (typeof source !== 'string' && !(source instanceof Uint8Array))
+    throw invalid('path or Uint8Array', 'a picture', source);
   const name = typeof source === 'string' ? `picture ${source}` : `picture of ${source.byteLength} bytes`;
   const bytes = typeof source === 'string' ? await readPictureFile(source, maxFileBytes) : source;
   try {
@@ -65,6 +68,17 @@ export async function decodePicture(
   } catch (error) {
     throw decodeError(error, name, maxPixels);
   }
+}
+
+/** @throws DuetError INVALID_ARGUMENT for numbers below 1 */
+export function checkedLimits(options: DecodeOptions): Required<DecodeOptions> {
+  const { maxPixels = DEFAULT_MAX_PIXELS, maxFileBytes = DEFAULT_MAX_FILE_BYTES } = requireObject(
+    options,
+    'options',
+  );
+  requireInteger(maxPixels, 'maxPixels', 1);
+  requireInteger(maxFileBytes, 'maxFileBytes', 1);
+  return { maxPixels, maxFileBytes };
 }
 
 async function readPictureFile(path: string, maxFileBytes: number): Promise<Uint8Array> {
@@ -115,10 +129,7 @@ export class PictureCache<P extends Picture> {
 
   /** @param maxBytes of pixels kept; 0 keeps nothing */
   constructor(maxBytes: number) {
-    if (!(maxBytes >= 0)) {
-      throw new DuetError('INVALID_ARGUMENT', `Expected cacheBytes of at least 0 but received ${maxBytes}`);
-    }
-    this.maxBytes = maxBytes;
+    this.maxBytes = requireInteger(maxBytes, 'cacheBytes', 0);
   }
 
   /** The picture of `key`, made by `make` when it is not in the cache. A failure is not remembered. */

@@ -7,7 +7,7 @@
  * named by two numbers and needs no state in a checkpoint.
  */
 
-import { DuetError } from '../errors.js';
+import { requireInteger, requireList, requireNumber } from '../arguments.js';
 
 const MULTIPLIER_0 = 0xd2511f53;
 const MULTIPLIER_1 = 0xcd9e8d57;
@@ -50,12 +50,7 @@ export function philox4x32(
 }
 
 function halves(name: string, value: number): [number, number] {
-  if (!Number.isSafeInteger(value) || value < 0) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected integer between 0 and ${Number.MAX_SAFE_INTEGER} for ${name} but received ${value}`,
-    );
-  }
+  requireInteger(value, name, 0);
   return [value % TWO_32, Math.floor(value / TWO_32)];
 }
 
@@ -93,6 +88,8 @@ export class Random {
 
   /** Uniform in [low, high). */
   between(low: number, high: number): number {
+    requireNumber(low, 'low');
+    requireNumber(high, 'high');
     return low + (high - low) * this.uniform();
   }
 
@@ -101,12 +98,7 @@ export class Random {
    * again).
    */
   below(count: number): number {
-    if (!Number.isInteger(count) || count < 1 || count > TWO_32) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected integer between 1 and 2^32 for the number of choices but received ${count}`,
-      );
-    }
+    requireInteger(count, 'the number of choices', 1, TWO_32);
     const limit = TWO_32 - (TWO_32 % count);
     let draw = this.word();
     while (draw >= limit) draw = this.word();
@@ -115,7 +107,7 @@ export class Random {
 
   /** Standard normal numbers (Box and Muller's transform, two from every two uniform ones). */
   normals(count: number): Float32Array {
-    const out = new Float32Array(count);
+    const out = new Float32Array(requireInteger(count, 'the number of normal numbers', 0));
     for (let i = 0; i < count; i += 2) {
       const radius = Math.sqrt(-2 * Math.log(1 - this.uniform()));
       const angle = 2 * Math.PI * this.uniform();
@@ -127,12 +119,12 @@ export class Random {
 
   /** One element of a non-empty list, each with the same chance. */
   pick<T>(choices: readonly T[]): T {
-    return choices[this.below(choices.length)] as T;
+    return choices[this.below(requireList(choices, 'choices').length)] as T;
   }
 
   /** One index of a list of non-negative weights, with chances in their proportion. */
   weighted(weights: readonly number[]): number {
-    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    const total = requireList(weights, 'weights', requireNumber).reduce((sum, weight) => sum + weight, 0);
     let remaining = this.uniform() * total;
     for (let index = 0; index < weights.length; index++) {
       remaining -= weights[index] as number;
@@ -143,6 +135,7 @@ export class Random {
 
   /** Shuffles in place (Fisher-Yates from the end) and returns the same list. */
   shuffle<T, L extends Uint32Array | T[]>(items: L): L {
+    if (!(items instanceof Uint32Array)) requireList(items, 'items');
     for (let last = items.length - 1; last > 0; last--) {
       const other = this.below(last + 1);
       const kept = items[last] as T & number;
@@ -155,6 +148,6 @@ export class Random {
 
 /** The order in which `count` samples are visited: a permutation of 0..count-1 named by (seed, stream). */
 export function shuffledOrder(count: number, seed: number, stream: number): Uint32Array {
-  const order = Uint32Array.from({ length: count }, (_, index) => index);
+  const order = Uint32Array.from({ length: requireInteger(count, 'count', 0, TWO_32) }, (_, index) => index);
   return new Random(seed, stream).shuffle(order);
 }

@@ -7,6 +7,7 @@
 import { dirname, join } from 'node:path';
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
 import { z } from 'zod';
+import { invalid, requireList, requireText } from '../arguments.js';
 import { DuetError, messageOf } from '../errors.js';
 import { validated } from '../validation.js';
 import { clipTokenizerJson } from './clip-tokenizer.js';
@@ -60,6 +61,9 @@ export class PretrainedTokenizer implements TextTokenizer {
 
   /** The tokenizer of a model folder, or of the folder `tokenizer` beside it; undefined where there is none. */
   static async find(folder: string, kind: TextEncoderKind): Promise<PretrainedTokenizer | undefined> {
+    requireText(folder, 'folder');
+    if (!Object.hasOwn(PAD_TOKENS, requireText(kind, 'kind')))
+      throw invalid(`one of ${Object.keys(PAD_TOKENS).join(', ')}`, 'kind', kind);
     for (const place of [folder, join(dirname(folder), 'tokenizer')]) {
       const found = await PretrainedTokenizer.#in(place, kind);
       if (found) return found;
@@ -69,6 +73,8 @@ export class PretrainedTokenizer implements TextTokenizer {
 
   /** @throws DuetError CORRUPT when the JSON is not a tokenizer */
   static fromJson(json: unknown, padToken: string, source = 'tokenizer.json', settings: Settings = {}) {
+    requireText(padToken, 'padToken');
+    requireText(source, 'source');
     let library: Library;
     let before: number[];
     let after: number[];
@@ -102,7 +108,9 @@ export class PretrainedTokenizer implements TextTokenizer {
         `Expected integer above ${special} for the length of texts (the special tokens need ${special}) but received ${length}`,
       );
     }
-    const inputIds = new Int32Array(texts.length * length).fill(this.#padId);
+    const inputIds = new Int32Array(requireList(texts, 'texts', requireText).length * length).fill(
+      this.#padId,
+    );
     const attentionMask = new Uint8Array(texts.length * length);
     for (const [index, text] of texts.entries()) {
       const ids = [...this.#before, ...this.#idsOf(text).slice(0, length - special), ...this.#after];

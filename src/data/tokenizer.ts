@@ -8,6 +8,7 @@
  */
 
 import { join } from 'node:path';
+import { requireInstance, requireInteger, requireList, requireObject, requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
 import {
   makeVocabulary,
@@ -60,9 +61,9 @@ export class Tokenizer {
    * @throws DuetError CORRUPT when a special token is missing
    */
   constructor(vocabulary: readonly string[], options: TokenizerOptions = {}) {
-    requireSpecialTokens(vocabulary, 'the vocabulary');
+    requireSpecialTokens(requireList(vocabulary, 'vocabulary', requireText), 'the vocabulary');
     this.vocabulary = [...vocabulary];
-    this.lowerCase = options.lowerCase ?? true;
+    this.lowerCase = requireObject(options, 'options').lowerCase ?? true;
     const ids = new Map(this.vocabulary.map((token, id) => [token, id]));
     const idOf = (token: string) => ids.get(token)!;
     this.padId = idOf('[PAD]');
@@ -79,7 +80,8 @@ export class Tokenizer {
 
   /** Makes the vocabulary from texts; see `makeVocabulary`. */
   static fromTexts(texts: Iterable<string>, options: VocabularyOptions = {}): Tokenizer {
-    return new Tokenizer(makeVocabulary(texts, options), { lowerCase: options.lowerCase ?? true });
+    const vocabulary = makeVocabulary(texts, options);
+    return new Tokenizer(vocabulary, { lowerCase: options.lowerCase ?? true });
   }
 
   /** Number of ids. */
@@ -94,7 +96,8 @@ export class Tokenizer {
 
   /** The ids of one text with `[CLS]` and `[SEP]`, cut to `maxLength`, not padded. */
   idsOf(text: string, maxLength: number): Int32Array {
-    requireMaxLength(maxLength);
+    requireInteger(maxLength, 'maxLength', 2);
+    requireText(text, 'text');
     return Int32Array.of(this.#clsId, ...this.#pieces.idsOf(text).slice(0, maxLength - 2), this.#sepId);
   }
 
@@ -108,18 +111,20 @@ export class Tokenizer {
    * @throws DuetError INVALID_ARGUMENT for an empty batch or a `maxLength` below 2
    */
   encode(texts: readonly string[], options: EncodeOptions): EncodedTexts {
-    requireMaxLength(options.maxLength);
+    requireInteger(requireObject(options, 'options').maxLength, 'maxLength', 2);
     return this.pad(
-      texts.map((text) => this.idsOf(text, options.maxLength)),
+      requireList(texts, 'texts').map((text) => this.idsOf(text, options.maxLength)),
       options.padTo === 'max' ? options.maxLength : 0,
     );
   }
 
   /** Pads rows of ids (see `idsOf`) to the longest of them, and to `minLength` at least. */
   pad(rows: readonly Int32Array[], minLength = 0): EncodedTexts {
-    if (rows.length === 0) {
+    if (requireList(rows, 'rows').length === 0) {
       throw new DuetError('INVALID_ARGUMENT', 'Expected at least 1 text to encode but received 0');
     }
+    for (const [index, row] of rows.entries()) requireInstance(row, Int32Array, `rows[${index}]`);
+    requireInteger(minLength, 'minLength', 0);
     const length = rows.reduce((longest, row) => Math.max(longest, row.length), minLength);
     const inputIds = new Int32Array(rows.length * length).fill(this.padId);
     const attentionMask = new Uint8Array(rows.length * length);
@@ -133,14 +138,5 @@ export class Tokenizer {
 }
 
 function vocabularyPath(path: string): string {
-  return path.endsWith('.txt') ? path : join(path, 'vocab.txt');
-}
-
-function requireMaxLength(maxLength: number): void {
-  if (!Number.isInteger(maxLength) || maxLength < 2) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected integer of at least 2 for maxLength ([CLS] and [SEP] need 2) but received ${maxLength}`,
-    );
-  }
+  return requireText(path, 'path').endsWith('.txt') ? path : join(path, 'vocab.txt');
 }

@@ -7,6 +7,7 @@
  * its characters is.
  */
 
+import { requireInteger, requireIterable, requireObject, requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
 import { readText, writeText } from './files.js';
 import { MAX_WORD_LENGTH, SPECIAL_TOKENS, WordPieces } from './word-pieces.js';
@@ -29,7 +30,9 @@ export interface VocabularyOptions {
  * @throws DuetError INVALID_ARGUMENT when there is no text or `size` does not even hold the characters
  */
 export function makeVocabulary(texts: Iterable<string>, options: VocabularyOptions = {}): string[] {
-  const { size = 30522, minCount = 1, lowerCase = true } = options;
+  const { size = 30522, minCount = 1, lowerCase = true } = requireObject(options, 'options');
+  requireInteger(size, 'size', 1);
+  requireInteger(minCount, 'minCount', 0);
   const counts = new Map<string, number>();
   const characters = new Set<string>();
   for (let code = 33; code < 127; code++) {
@@ -38,9 +41,9 @@ export function makeVocabulary(texts: Iterable<string>, options: VocabularyOptio
   }
   const pieces = new WordPieces(SPECIAL_TOKENS, lowerCase);
   let seen = 0;
-  for (const text of texts) {
+  for (const text of requireIterable(texts, 'texts')) {
     seen++;
-    for (const word of pieces.wordsOf(text)) {
+    for (const word of pieces.wordsOf(requireText(text, 'a text'))) {
       counts.set(word, (counts.get(word) ?? 0) + 1);
       for (const character of word) characters.add(character);
     }

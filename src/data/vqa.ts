@@ -7,12 +7,20 @@
  * usable question is an error.
  */
 
+import {
+  requireFunction,
+  requireInstance,
+  requireIterable,
+  requireList,
+  requireObject,
+  requireText,
+} from '../arguments.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { normaliseAnswer } from './answer-text.js';
-import { type AnswerCount, type AnswerVocabulary, countAnswers } from './answers.js';
+import { type AnswerCount, AnswerVocabulary, countAnswers } from './answers.js';
 import { forEachAtOnce } from './concurrency.js';
 import { readJson } from './files.js';
-import type { ImageProcessor } from './image-processor.js';
+import { ImageProcessor } from './image-processor.js';
 import { findPictures, type PictureSource } from './picture-index.js';
 import { PictureError } from './pictures.js';
 import { type DatasetCounts, SkipReport } from './report.js';
@@ -59,8 +67,8 @@ export class VqaDataset {
     skipped = new SkipReport(),
     unassigned = new SkipReport(),
   ) {
-    this.name = name;
-    this.samples = samples;
+    this.name = requireText(name, 'name');
+    this.samples = requireList(samples, 'samples', requireObject);
     this.skipped = skipped;
     this.unassigned = unassigned;
     if (samples.length === 0) {
@@ -78,22 +86,25 @@ export class VqaDataset {
    *   format, INVALID_ARGUMENT when no usable question is left
    */
   static async load(files: VqaFiles): Promise<VqaDataset> {
-    const name = files.name ?? files.questions;
+    const { questions: path, pictures, name = path } = requireObject(files, 'files');
+    for (const [field, one] of Object.entries({ path, annotations: files.annotations, name }))
+      requireText(one, field);
+    if (typeof pictures !== 'function') requireText(pictures, 'pictures');
     const [questions, annotations] = await Promise.all([
-      readEntries(files.questions, 'questions'),
+      readEntries(path, 'questions'),
       readEntries(files.annotations, 'annotations'),
     ]);
     // Of two entries with one id the first counts, in both files.
     const annotationOf = new Map(annotations.map((entry) => [entry.question_id, entry] as const).reverse());
     const imageIds = questions.map((question) => question.image_id).filter(isId);
-    const pictureOf = await findPictures(files.pictures, imageIds);
+    const pictureOf = await findPictures(pictures, imageIds);
     const skipped = new SkipReport();
     const samples: VqaSample[] = [];
     const seen = new Set<number>();
     for (const [index, entry] of questions.entries()) {
       const { question_id: questionId, image_id: imageId, question } = entry;
       const malformed = (key: number | string, what: string) =>
-        skipped.note(key, 'malformed question', `entry ${index} of ${files.questions} ${what}`);
+        skipped.note(key, 'malformed question', `entry ${index} of ${path} ${what}`);
       if (!isId(questionId)) {
         malformed(`entry ${index} of ${name}`, 'has no id');
         continue;
@@ -128,7 +139,8 @@ export class VqaDataset {
   /** Several data sets as one; a question id in two of them is an error. */
   static merge(name: string, datasets: readonly VqaDataset[]): VqaDataset {
     const [skipped, unassigned] = [new SkipReport(), new SkipReport()];
-    for (const dataset of datasets) {
+    for (const dataset of requireList(datasets, 'datasets')) {
+      requireInstance(dataset, VqaDataset, 'a data set');
       skipped.include(dataset.skipped);
       unassigned.include(dataset.unassigned);
     }
@@ -165,7 +177,8 @@ export class VqaDataset {
     options: { ignoreUnknown?: boolean } = {},
   ): VqaDataset {
     const sampleOf = new Map(this.samples.map((sample) => [sample.questionId, sample]));
-    const wanted = new Set(questionIds);
+    const wanted = new Set(requireIterable(questionIds, 'questionIds'));
+    requireObject(options, 'options');
     const skipped = new SkipReport();
     skipped.include(this.skipped, (question) => typeof question === 'number' && wanted.has(question));
     const unassigned = new SkipReport();
@@ -184,6 +197,7 @@ export class VqaDataset {
 
   /** The samples for which `wanted` is true. */
   where(wanted: (sample: VqaSample) => boolean, name = this.name): VqaDataset {
+    requireFunction(wanted, 'wanted');
     const skipped = new SkipReport();
     skipped.include(this.skipped);
     return new VqaDataset(name, this.samples.filter(wanted), skipped, this.unassigned);
@@ -195,6 +209,7 @@ export class VqaDataset {
    * wrong.
    */
   forTraining(answers: AnswerVocabulary): VqaDataset {
+    requireInstance(answers, AnswerVocabulary, 'answers');
     const skipped = new SkipReport();
     skipped.include(this.skipped);
     const samples = this.samples.filter((sample) => {
@@ -210,6 +225,7 @@ export class VqaDataset {
 
   /** How many samples have no answer in the vocabulary; an evaluation counts them as wrong. */
   countUnanswerable(answers: AnswerVocabulary): number {
+    requireInstance(answers, AnswerVocabulary, 'answers');
     return this.samples.filter((sample) => answers.targetsOf(sample).length === 0).length;
   }
 
@@ -221,9 +237,11 @@ export class VqaDataset {
     images: ImageProcessor,
     options: { signal?: AbortSignal } = {},
   ): Promise<VqaDataset> {
+    requireInstance(images, ImageProcessor, 'images');
+    const { signal } = requireObject(options, 'options');
     const problems = new Map<string, PictureError>();
     await forEachAtOnce(new Set(this.samples.map((sample) => sample.picture)), 4, async (path) => {
-      throwIfAborted(options.signal, `Checking the pictures of ${this.name}`);
+      throwIfAborted(signal, `Checking the pictures of ${this.name}`);
       try {
         await images.resized(path);
       } catch (error) {

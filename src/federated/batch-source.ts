@@ -3,6 +3,7 @@
  * source; `FixedBatches` holds batches in memory.
  */
 
+import { requireFunction, requireInteger, requireList, requireObject } from '../arguments.js';
 import type { DatasetCounts, SkipReport } from '../data/report.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import type { ViltBatch } from '../native.js';
@@ -40,24 +41,34 @@ export interface BatchSource {
   join?(others: readonly BatchSource[]): BatchSource;
 }
 
+/** @throws DuetError INVALID_ARGUMENT for anything but a source of batches */
+export function requireSource(source: BatchSource, name: string): BatchSource {
+  const { size, batchCount, batches } = requireObject(source, name);
+  requireInteger(size, `size of ${name}`, 0);
+  for (const [part, call] of Object.entries({ batchCount, batches }))
+    requireFunction(call, `${part} of ${name}`);
+  return source;
+}
+
 /** Ready batches, given out as they are and in their own order. */
 export class FixedBatches implements BatchSource {
   readonly size: number;
   readonly #batches: readonly LabelledBatch[];
 
   constructor(batches: readonly LabelledBatch[]) {
-    if (batches.length === 0) {
+    if (requireList(batches, 'batches', requireObject).length === 0) {
       throw new DuetError('INVALID_ARGUMENT', 'Expected at least 1 batch but received 0');
     }
     this.#batches = batches;
-    this.size = batches.reduce((sum, batch) => sum + batch.batch, 0);
+    this.size = batches.reduce((sum, { batch }) => sum + requireInteger(batch, 'batch of a batch', 1), 0);
   }
 
   batchCount(): number {
     return this.#batches.length;
   }
 
-  async *batches({ signal }: BatchOptions): AsyncGenerator<LabelledBatch> {
+  async *batches(options: BatchOptions): AsyncGenerator<LabelledBatch> {
+    const { signal } = requireObject(options, 'options');
     for (const batch of this.#batches) {
       throwIfAborted(signal);
       yield batch;
@@ -65,7 +76,7 @@ export class FixedBatches implements BatchSource {
   }
 
   join(others: readonly BatchSource[]): BatchSource {
-    const batches = others.map((other) => {
+    const batches = requireList(others, 'others').map((other) => {
       if (!(other instanceof FixedBatches)) {
         throw new DuetError('INVALID_ARGUMENT', 'Expected batch sources of one kind to join');
       }

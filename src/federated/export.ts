@@ -1,6 +1,7 @@
 /** A client's tuned parameters as files, under the names of the published FedDAT state dict. */
 
 import { join } from 'node:path';
+import { requireText } from '../arguments.js';
 import { publishedName } from '../models/names.js';
 import type { Vilt } from '../models/vilt.js';
 import { native, type TensorData, type Tensors } from '../native.js';
@@ -14,7 +15,7 @@ export async function exportClients(
   about: Record<string, string | number>,
   folder: string,
 ): Promise<Map<string, string>> {
-  await makeFolder(folder, `make the folder ${folder}`);
+  await makeFolder(requireText(folder, 'folder'), `make the folder ${folder}`);
   const paths = new Map<string, string>();
   for (const [index, { client, tensors }] of clients.entries()) {
     const published: Record<string, TensorData> = {};

@@ -7,8 +7,9 @@
  * run the model has its initial adapters and heads again, so several federations can be compared on one model.
  */
 
+import { requireObject } from '../arguments.js';
 import { Random } from '../data/random.js';
-import { codeOf, DuetError, messageOf, throwIfAborted } from '../errors.js';
+import { codeOf, DuetError, messageOf, shown, throwIfAborted } from '../errors.js';
 import { otherAdapter } from '../models/names.js';
 import type { Vilt } from '../models/vilt.js';
 import type { Tensors } from '../native.js';
@@ -73,6 +74,8 @@ export class Federation {
    */
   async *run(options: RunOptions = {}): AsyncGenerator<RoundReport, void, undefined> {
     if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a federation at a time');
+    const { signal } = requireObject(options, 'options');
+    throwIfAborted(signal, 'The run');
     const release = this.model.claim('a federation');
     this.#running = true;
     let folder: RunFolder<RoundReport> | undefined;
@@ -83,9 +86,8 @@ export class Federation {
       folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
       this.#state ??= await this.#initialState();
       const first = this.#state.round === 0 && !this.history.some((report) => report.number === 0);
-      if (first && evaluation.before) yield await this.#recorded(folder, await this.#before(options.signal));
-      while (this.#state.round < rounds)
-        yield await this.#recorded(folder, await this.#round(options.signal));
+      if (first && evaluation.before) yield await this.#recorded(folder, await this.#before(signal));
+      while (this.#state.round < rounds) yield await this.#recorded(folder, await this.#round(signal));
       if (folder) await this.export(`${folder.path}/export`);
     } finally {
       this.#running = false;
@@ -308,10 +310,10 @@ export class Federation {
   }
 
   #stateOf(client: FederatedClient, state: FederationState): ClientState {
-    const index = this.strategy.pooled ? 0 : this.clients.indexOf(client);
-    const found = state.clients[index];
+    const index = this.clients.indexOf(client);
+    const found = state.clients[this.strategy.pooled ? Math.min(index, 0) : index];
     if (found) return found;
-    throw new DuetError('NOT_FOUND', `Expected a client of this federation but received "${client.name}"`);
+    throw new DuetError('NOT_FOUND', `Expected a client of this federation but received ${shown(client)}`);
   }
 
   async #recorded(

@@ -1,10 +1,12 @@
 /** Everything a federation can be told, with the defaults of the published program, and how it is checked. */
 
 import { z } from 'zod';
+import { requireFunction, requireInstance, requireList, requireObject, requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
-import type { Vilt } from '../models/vilt.js';
+import { Vilt } from '../models/vilt.js';
 import type { OptimizerOptions } from '../native.js';
 import { validated } from '../validation.js';
+import { requireSource } from './batch-source.js';
 import { type FederatedClient, taskOf } from './client.js';
 import type { Progress } from './report.js';
 import { type Schedule, scheduleSchema } from './schedule.js';
@@ -78,7 +80,11 @@ export type FederationSettings = z.output<typeof schema>;
 
 /** Separates what is settings from what is objects, and checks both. */
 export function federationSettings(options: FederationOptions): FederationSettings {
-  const { model, strategy, clients, onProgress: _, ...settings } = options;
+  const { model, strategy, clients, onProgress, ...settings } = requireObject(options, 'federation options');
+  requireInstance(model, Vilt, 'model', 'open one with Vilt.fromPretrained');
+  requireStrategy(strategy);
+  requireList(clients, 'clients', requireObject);
+  if (onProgress !== undefined) requireFunction(onProgress, 'onProgress');
   const checked = validated(schema, settings, 'federation options');
   if (checked.resume && checked.runDir === undefined) {
     throw new DuetError(
@@ -90,6 +96,14 @@ export function federationSettings(options: FederationOptions): FederationSettin
   return checked;
 }
 
+function requireStrategy(strategy: Strategy): void {
+  const { training, evaluations, isPersonal, isShared, aggregate } = requireObject(strategy, 'strategy');
+  requireObject(training, 'training of the strategy');
+  requireList(evaluations, 'evaluations of the strategy', requireObject);
+  for (const [name, call] of Object.entries({ isPersonal, isShared, aggregate }))
+    requireFunction(call, `${name} of the strategy`);
+}
+
 function checkClients(
   model: Vilt,
   strategy: Strategy,
@@ -99,6 +113,12 @@ function checkClients(
   const invalid = (message: string) => new DuetError('INVALID_ARGUMENT', message);
   if (clients.length === 0 || clients.length >= 2 ** 16) {
     throw invalid(`Expected 1 to ${2 ** 16 - 1} clients but received ${clients.length}`);
+  }
+  for (const [index, { name, task, train, evaluation }] of clients.entries()) {
+    requireText(name, `name of clients[${index}]`);
+    if (task !== undefined) requireText(task, `task of client ${name}`);
+    requireSource(train, `train of client ${name}`);
+    if (evaluation !== undefined) requireSource(evaluation, `evaluation of client ${name}`);
   }
   const names = clients.map((client) => client.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);

@@ -1,8 +1,9 @@
 /** Picture questions as the training and evaluation data of clients. */
 
 import { createHash } from 'node:crypto';
-import type { AnswerVocabulary } from '../data/answers.js';
-import { Batcher } from '../data/batches.js';
+import { requireInstance, requireInteger, requireList, requireObject } from '../arguments.js';
+import { AnswerVocabulary } from '../data/answers.js';
+import { Batcher, requireEncoders } from '../data/batches.js';
 import { ImageProcessor } from '../data/image-processor.js';
 import type { DatasetCounts, SkipReport } from '../data/report.js';
 import type { Tokenizer } from '../data/tokenizer.js';
@@ -28,7 +29,8 @@ export class VqaSource implements BatchSource {
   #unanswerable: number | undefined;
 
   constructor(dataset: VqaDataset, encoders: Encoders) {
-    this.dataset = dataset;
+    this.dataset = requireInstance(dataset, VqaDataset, 'dataset');
+    requireEncoders(encoders);
     this.#encoders = encoders;
   }
 
@@ -58,10 +60,11 @@ export class VqaSource implements BatchSource {
   }
 
   batchCount(batchSize: number): number {
-    return Math.ceil(this.size / batchSize);
+    return Math.ceil(this.size / requireInteger(batchSize, 'batchSize', 1));
   }
 
-  async *batches({ batchSize, order, signal }: BatchOptions): AsyncGenerator<LabelledBatch> {
+  async *batches(options: BatchOptions): AsyncGenerator<LabelledBatch> {
+    const { batchSize, order, signal } = requireObject(options, 'options');
     const batcher = new Batcher(this.dataset, { ...this.#encoders, batchSize });
     const epoch = batcher.epoch({ ...(order && { shuffle: order }), ...(signal && { signal }) });
     for await (const { data, samples } of epoch) {
@@ -74,7 +77,7 @@ export class VqaSource implements BatchSource {
   }
 
   join(others: readonly BatchSource[]): VqaSource {
-    const datasets = others.map((other) => {
+    const datasets = requireList(others, 'others').map((other) => {
       if (other instanceof VqaSource) return other.dataset;
       throw new DuetError('INVALID_ARGUMENT', 'Expected picture questions to join with picture questions');
     });
@@ -84,7 +87,12 @@ export class VqaSource implements BatchSource {
 
 /** The encoders of a model opened with a vocabulary and answers. @throws DuetError INVALID_ARGUMENT when it has none */
 export function encodersOf(model: Vilt): Encoders {
-  const { tokenizer, answers, pictures } = model;
+  const { tokenizer, answers, pictures } = requireInstance(
+    model,
+    Vilt,
+    'model',
+    'open one with Vilt.fromPretrained',
+  );
   if (!tokenizer || !answers) {
     const what = tokenizer ? 'answers' : 'a tokenizer';
     const mend = tokenizer
@@ -107,6 +115,9 @@ export function vqaClients(
   evaluation: ReadonlyMap<string, VqaDataset> = new Map(),
 ): FederatedClient[] {
   const encoders = encode instanceof Vilt ? encodersOf(encode) : encode;
+  requireEncoders(encoders);
+  requireInstance(encoders.answers, AnswerVocabulary, 'answers');
+  for (const [name, sets] of Object.entries({ train, evaluation })) requireInstance(sets, Map, name);
   return [...train].map(([name, dataset]) => {
     const client: FederatedClient = {
       name,

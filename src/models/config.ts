@@ -6,6 +6,7 @@
 
 import { join } from 'node:path';
 import { z } from 'zod';
+import { invalid, requireObject, requireText } from '../arguments.js';
 import { readJson, writeText } from '../data/files.js';
 import { DuetError } from '../errors.js';
 import type { ViltShape } from '../native.js';
@@ -93,19 +94,20 @@ export function viltConfig(value: z.input<typeof viltConfigSchema>, source = 'Vi
 
 /** A preset with changes, e.g. `viltPreset('small', { vocab_size: 512 })`. */
 export function viltPreset(name: ViltPreset, changes: z.input<typeof viltConfigSchema> = {}): ViltConfig {
+  if (!Object.hasOwn(VILT_PRESETS, requireText(name, 'size')))
+    throw invalid(`one of ${Object.keys(VILT_PRESETS).join(', ')}`, 'size', name);
   const preset = VILT_PRESETS[name];
-  if (preset === undefined) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected one of ${Object.keys(VILT_PRESETS).join(', ')} for size but received ${String(name)}`,
-    );
-  }
-  return viltConfig({ architectures: ['ViltModel'], model_type: 'vilt', ...preset, ...changes });
+  return viltConfig({
+    architectures: ['ViltModel'],
+    model_type: 'vilt',
+    ...preset,
+    ...requireObject(changes, 'changes'),
+  });
 }
 
 /** Reads `config.json` from a model folder. */
 export async function readViltConfig(folder: string): Promise<ViltConfig> {
-  const path = join(folder, 'config.json');
+  const path = join(requireText(folder, 'folder'), 'config.json');
   const json = await readJson(path, 'model config', 'a model folder holds config.json and model.safetensors');
   return viltConfig(json as z.input<typeof viltConfigSchema>, path);
 }
@@ -120,7 +122,9 @@ function refuseOthers(value: unknown, source: string): void {
     architectures?: unknown;
   };
   const named = Array.isArray(architectures) ? architectures.filter((name) => typeof name === 'string') : [];
-  const isVilt = (type === undefined || type === 'vilt') && named.every((name) => name.startsWith('Vilt'));
+  // A type that is no text is for the schema to refuse.
+  const isVilt =
+    (typeof type !== 'string' || type === 'vilt') && named.every((name) => name.startsWith('Vilt'));
   if (isVilt) return;
   const received = [type, ...named].filter((part) => part !== undefined).join(', ');
   throw new DuetError(

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { join } from 'node:path';
+import { requireText } from '../arguments.js';
 import { writePictureSpec } from '../data/image-processor.js';
 import { ioError } from '../errors.js';
 import { native } from '../native.js';
@@ -14,7 +15,7 @@ import type { Vilt } from './vilt.js';
 
 /** See `Vilt.save`. Weights are written last, so that a folder with weights is complete. */
 export async function saveVilt(model: Vilt, folder: string): Promise<void> {
-  await makeFolder(folder, `make the model folder ${folder}`);
+  await makeFolder(requireText(folder, 'folder'), `make the model folder ${folder}`);
   await writeViltConfig(folder, model.config);
   await writePictureSpec(folder, model.pictures);
   if (model.tokenizer) await model.tokenizer.save(folder);

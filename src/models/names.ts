@@ -6,6 +6,7 @@
  * (`task_layer.<task>.*`) stand beside the encoder and have no prefix.
  */
 
+import { requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
 
 const PREFIX = 'vilt_encoder.vilt.';
@@ -16,12 +17,12 @@ export type AdapterName = 'adapter_0' | 'adapter_1' | 'adapter_2';
 
 /** Ours to published: `encoder.layer.0.output.dense.bias` to `vilt_encoder.vilt.encoder.layer.0.output.layer.dense.bias`. */
 export function publishedName(name: string): string {
-  return isHead(name) ? name : PREFIX + name.replace(OUTPUT, '$1.layer.dense.');
+  return isHead(requireText(name, 'name')) ? name : PREFIX + name.replace(OUTPUT, '$1.layer.dense.');
 }
 
 /** Published to ours. @throws DuetError INVALID_ARGUMENT for a name of neither the encoder nor a head */
 export function nameFromPublished(published: string): string {
-  if (isHead(published)) return published;
+  if (isHead(requireText(published, 'name'))) return published;
   if (!published.startsWith(PREFIX)) {
     throw new DuetError(
       'INVALID_ARGUMENT',
@@ -36,10 +37,11 @@ export function isHead(name: string): boolean {
 }
 
 export function isHeadOf(name: string, task: string): boolean {
-  return name.startsWith(`task_layer.${task}.`);
+  return requireText(name, 'name').startsWith(`task_layer.${requireText(task, 'task')}.`);
 }
 
 export function isAdapter(name: string, adapter?: AdapterName): boolean {
+  requireText(name, 'name');
   return adapter === undefined
     ? /\.adapter\.adapter_[012]_/.test(name)
     : name.includes(`.adapter.${adapter}_`);

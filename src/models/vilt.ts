@@ -9,6 +9,15 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import {
+  invalid,
+  requireFunction,
+  requireInstance,
+  requireInteger,
+  requireList,
+  requireObject,
+  requireText,
+} from '../arguments.js';
 import { AnswerVocabulary } from '../data/answers.js';
 import { type PictureSpec, pictureSpec, readPictureSpec } from '../data/image-processor.js';
 import { Tokenizer } from '../data/tokenizer.js';
@@ -26,7 +35,7 @@ import {
   type ViltBatch,
 } from '../native.js';
 import { validated } from '../validation.js';
-import { readViltConfig, type ViltConfig, viltShape } from './config.js';
+import { readViltConfig, type ViltConfig, viltConfig, viltShape } from './config.js';
 import { fileFingerprint, saveVilt, settingsFingerprint } from './folder.js';
 import { readHeads } from './heads.js';
 import { isAdapter, isHead } from './names.js';
@@ -127,12 +136,14 @@ export class Vilt {
    *   config; their names are listed)
    */
   static async fromPretrained(folder: string, options: PretrainedOptions = {}): Promise<Vilt> {
-    const { answers, heads = 'saved', ...rest } = options;
+    const { answers, heads = 'saved', ...rest } = requireObject(options, 'options of Vilt.fromPretrained');
+    requireText(folder, 'folder', 'name the folder of a model, with config.json and model.safetensors');
+    const checked = validated(optionsSchema, rest, 'Vilt.fromPretrained');
+    if (heads !== 'saved' && heads !== 'fresh') throw invalid('"saved" or "fresh"', 'heads', heads);
+    checkAnswers(answers);
     const config = await readViltConfig(folder);
     const weights = join(folder, 'model.safetensors');
-    const model = new Vilt(config, validated(optionsSchema, rest, 'Vilt.fromPretrained'), () =>
-      fileFingerprint(weights),
-    );
+    const model = new Vilt(config, checked, () => fileFingerprint(weights));
     try {
       await model.#call((handle) => handle.load(weights));
       if (await exists(join(folder, 'vocab.txt'))) model.tokenizer = await Tokenizer.load(folder);
@@ -152,11 +163,15 @@ export class Vilt {
 
   /** A new model with random weights (normal, deviation 0.02) named by `options.seed`. */
   static create(config: ViltConfig, options: CreateOptions = {}): Vilt {
-    const { answers, tokenizer, pictures, ...rest } = options;
-    const model = new Vilt(config, validated(optionsSchema, rest, 'Vilt.create'));
+    const { answers, tokenizer, pictures, ...rest } = requireObject(options, 'options of Vilt.create');
+    const checked = validated(optionsSchema, rest, 'Vilt.create');
+    if (tokenizer !== undefined) requireInstance(tokenizer, Tokenizer, 'tokenizer');
+    checkAnswers(answers);
+    const model = new Vilt(viltConfig(config), checked);
     try {
       model.tokenizer = tokenizer;
-      if (pictures) model.pictures = pictureSpec({ ...model.pictures, ...pictures });
+      if (pictures !== undefined)
+        model.pictures = pictureSpec({ ...model.pictures, ...requireObject(pictures, 'pictures') });
       model.#addAnswers(answers);
       return model;
     } catch (error) {
@@ -167,12 +182,8 @@ export class Vilt {
 
   /** Adds the head `task_layer.<task>` with random weights. */
   addHead(task: string, classes: number, seed = this.seed): void {
-    if (!/^[A-Za-z0-9_-]+$/.test(task)) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected letters, digits, - and _ for task but received "${task}"`,
-      );
-    }
+    if (!/^[A-Za-z0-9_-]+$/.test(requireText(task, 'task')))
+      throw invalid('letters, digits, - and _', 'task', task);
     this.#call((model) => model.addHead(task, classes, seed));
     this.#classes.set(task, classes);
     this.#shapes = undefined;
@@ -193,7 +204,7 @@ export class Vilt {
 
   /** Names of the parameters for which `wanted` is true (see models/names). */
   names(wanted: (name: string) => boolean = () => true): string[] {
-    return [...this.shapes.keys()].filter(wanted);
+    return [...this.shapes.keys()].filter(requireFunction(wanted, 'wanted'));
   }
 
   /** Names of all adapters and heads: everything that fine-tuning may change. */
@@ -203,7 +214,7 @@ export class Vilt {
 
   /** Copies of parameters, by name. @throws DuetError NOT_FOUND for an unknown name */
   read(names: readonly string[]): Promise<Tensors> {
-    return this.#call((model) => model.read([...names]));
+    return this.#call((model) => model.read([...requireList(names, 'names')]));
   }
 
   /** Overwrites parameters; all of them or, when a name or a size is wrong, none. */
@@ -214,7 +225,8 @@ export class Vilt {
   /** Values with the shapes they have in this model, for a safetensors file. */
   withShapes(values: Tensors): Record<string, TensorData> {
     const tensors: Record<string, TensorData> = {};
-    for (const [name, data] of Object.entries(values)) {
+    for (const [name, data] of Object.entries(requireObject(values, 'values'))) {
+      requireInstance(data, Float32Array, name);
       tensors[name] = { dtype: 'f32', shape: [...(this.shapes.get(name) ?? [data.length])], data };
     }
     return tensors;
@@ -344,6 +356,14 @@ export class Vilt {
       await this.write(tensors);
     }
   }
+}
+
+/** @throws DuetError INVALID_ARGUMENT for anything but a vocabulary, a list of texts or a number of classes */
+function checkAnswers(answers: PretrainedOptions['answers']): void {
+  if (answers === undefined || answers instanceof AnswerVocabulary) return;
+  if (typeof answers === 'number') requireInteger(answers, 'answers', 1);
+  else if (Array.isArray(answers)) requireList(answers, 'answers', requireText);
+  else throw invalid('AnswerVocabulary, list of texts or number of classes', 'answers', answers);
 }
 
 function sameAnswers(given: AnswerVocabulary | undefined, saved: AnswerVocabulary | undefined): boolean {

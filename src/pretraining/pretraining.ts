@@ -10,15 +10,16 @@
  */
 
 import { z } from 'zod';
+import { requireFunction, requireInstance, requireObject } from '../arguments.js';
 import { Random } from '../data/random.js';
-import { DuetError } from '../errors.js';
-import type { BatchSource } from '../federated/batch-source.js';
+import { DuetError, throwIfAborted } from '../errors.js';
+import { type BatchSource, requireSource } from '../federated/batch-source.js';
 import { type FederatedClient, trainLocally } from '../federated/client.js';
 import { type DataReport, reportsOf } from '../federated/data-report.js';
 import { type Accuracies, evaluateClient, type Scored } from '../federated/evaluation.js';
 import { laidOut, scheduleSchema } from '../federated/schedule.js';
 import { streamOf } from '../federated/streams.js';
-import { DEFAULT_TASK, type Vilt } from '../models/vilt.js';
+import { DEFAULT_TASK, Vilt } from '../models/vilt.js';
 import type { Tensors } from '../native.js';
 import { RunFolder } from '../run/run-folder.js';
 import { validated } from '../validation.js';
@@ -95,7 +96,14 @@ export class Pretraining {
   #optimizer: Tensors | undefined;
 
   constructor(options: PretrainingOptions) {
-    const { model, train, evaluation, onProgress, ...settings } = options;
+    const { model, train, evaluation, onProgress, ...settings } = requireObject(
+      options,
+      'pretraining options',
+    );
+    requireInstance(model, Vilt, 'model', 'make one with Vilt.create');
+    requireSource(train, 'train');
+    if (evaluation !== undefined) requireSource(evaluation, 'evaluation');
+    if (onProgress !== undefined) requireFunction(onProgress, 'onProgress');
     this.settings = validated(schema, settings, 'pretraining options');
     if (!model.heads.has(DEFAULT_TASK)) {
       throw new DuetError(
@@ -114,12 +122,14 @@ export class Pretraining {
    */
   async *run(options: { signal?: AbortSignal } = {}): AsyncGenerator<EpochReport, void, undefined> {
     const { runDir, epochs } = this.settings;
+    const { signal } = requireObject(options, 'options');
+    throwIfAborted(signal, 'The pretraining');
     const release = this.model.claim('a pretraining');
     let folder: RunFolder<EpochReport> | undefined;
     try {
       folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
       while (this.#done < epochs) {
-        const report = await this.#epoch(options.signal);
+        const report = await this.#epoch(signal);
         if (folder) {
           await folder.describeData(this.data);
           await folder.record(

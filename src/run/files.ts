@@ -2,6 +2,7 @@
 
 import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { requireText } from '../arguments.js';
 import { codeOf, DuetError, ioError } from '../errors.js';
 
 /** Makes a folder and those above it. @param what of the message of a failure, e.g. `make the run folder x` */
@@ -36,7 +37,7 @@ async function isFolder(path: string): Promise<boolean> {
 
 /** Writes beside, flushes to the disk, renames. */
 export async function writeAtomic(path: string, content: string | Uint8Array): Promise<void> {
-  const beside = `${path}.partial-${process.pid}`;
+  const beside = `${requireText(path, 'path')}.partial-${process.pid}`;
   try {
     const file = await open(beside, 'w');
     try {

@@ -10,6 +10,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { requireFunction, requireObject, requireText } from '../../arguments.js';
 import { DuetError, ioError, throwIfAborted } from '../../errors.js';
 import { makeFolder } from '../../run/files.js';
 import { validated } from '../../validation.js';
@@ -96,6 +97,10 @@ export async function generateSynthetic(
   options: SyntheticOptions = {},
   control: GenerateControl = {},
 ): Promise<SyntheticSettings> {
+  requireText(folder, 'folder');
+  const { signal, onProgress } = requireObject(control, 'control');
+  if (onProgress !== undefined) requireFunction(onProgress, 'onProgress');
+  throwIfAborted(signal, 'Drawing the data');
   const settings = syntheticSettings(options);
   if (await isComplete(folder, settings)) return settings;
   const styles: StyleName[] = [NEUTRAL_STYLE, ...settings.styles];

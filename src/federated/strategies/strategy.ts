@@ -4,8 +4,10 @@
  */
 
 import { z } from 'zod';
+import { requireInteger, requireList, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import { type AdapterMode, native, type Tensors, type TrainingOptions } from '../../native.js';
+import { validated } from '../../validation.js';
 
 /** How a client's share of the average is counted. */
 export type Weighting = 'samples' | 'uniform';
@@ -57,6 +59,12 @@ export async function weightedMean(
   updates: readonly ClientUpdate[],
   weighting: Weighting,
 ): Promise<Tensors> {
+  requireObject(previous, 'previous');
+  for (const { client, samples, shared } of requireList(updates, 'updates', requireObject)) {
+    requireObject(shared, `shared of client ${client}`);
+    requireInteger(samples, `samples of client ${client}`, 0);
+  }
+  const share = validated(weightingSchema, weighting, 'weightedMean');
   const names = new Set([
     ...Object.keys(previous),
     ...updates.flatMap((update) => Object.keys(update.shared)),
@@ -65,7 +73,7 @@ export async function weightedMean(
     const senders = updates.filter((update) => update.shared[name] !== undefined);
     const kept = previous[name];
     if (senders.length === 0 && kept) return [name, kept];
-    const counts = senders.map((update) => (weighting === 'uniform' ? 1 : update.samples));
+    const counts = senders.map((update) => (share === 'uniform' ? 1 : update.samples));
     const total = counts.reduce((sum, count) => sum + count, 0);
     if (!(total > 0)) {
       throw new DuetError(
