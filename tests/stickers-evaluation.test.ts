@@ -94,7 +94,7 @@ describe('picture measures', () => {
     expect(() => psnr(clip(1), new Float32Array(3), shape, [0])).toThrow(
       /two clips of 1092 values .* 1092 and 3/,
     );
-    expect(() => ssim(clip(1), clip(1), shape, [])).toThrow(/at least 1 frame of 0 to 2 .* received none/);
+    expect(() => ssim(clip(1), clip(1), shape, [])).toThrow(/at least 1 frame to compare but received 0/);
     expect(() => ssim(clip(1), clip(1), shape, [3])).toThrow(/received 3/);
   });
 });

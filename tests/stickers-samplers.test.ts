@@ -130,7 +130,7 @@ describe('samplers', () => {
   });
 
   test('what cannot be', async () => {
-    expect(() => new Ddim(schedule, { eta: 2 })).toThrow(/eta between 0 and 1 but received 2/);
+    expect(() => new Ddim(schedule, { eta: 2 })).toThrow(/number from 0 to 1 for eta but received 2/);
     expect(() => new NoiseSchedule({ betaStart: 0.5, betaEnd: 0.1 })).toThrow(/betaStart <= betaEnd/);
     const solver = new DpmSolver(schedule, { steps: 5 });
     expect(() => solver.step(start, start, 1)).toThrow(/in order but received 1 after none/);

@@ -45,7 +45,7 @@ describe('condition masks', () => {
       /between 1 and 8 for the number of real frames but received 9/,
     );
     expect(() => conditionMasks('t2v', 0, 8)).toThrow(/received 0/);
-    expect(() => conditionMasks('v2v' as Task, 4, 8)).toThrow(/Expected one of i2v, .* but received v2v/);
+    expect(() => conditionMasks('v2v' as Task, 4, 8)).toThrow(/Expected one of i2v, .* but received "v2v"/);
   });
 
   test('draws: the same for the same seed, every mask about as often', () => {

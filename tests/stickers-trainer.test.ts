@@ -248,7 +248,7 @@ describe('a pipeline', () => {
     const { rgba } = await pipeline.generate({ keep: { 2: given }, steps: 2 });
     expect(rgba.subarray(2 * 1024, 3 * 1024)).toEqual(given.rgba);
     await expect(pipeline.generate({ keep: { 4: given } })).rejects.toThrow(/0 to 3/);
-    await expect(pipeline.generate({ frames: 9 })).rejects.toThrow(/1 to 4 frames/);
+    await expect(pipeline.generate({ frames: 9 })).rejects.toThrow(/between 1 and 4 for frames/);
     await expect(pipeline.generate({ keep: { 0: join(folder, 'none.png') } })).rejects.toThrow(/none.png/);
   });
 

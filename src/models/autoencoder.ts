@@ -8,6 +8,7 @@
 
 import { join } from 'node:path';
 import { z } from 'zod';
+import { requireInteger, requireObject, requireText } from '../arguments.js';
 import { readJson } from '../data/files.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import {
@@ -117,6 +118,7 @@ export class AutoencoderKl {
    *   not fit; their names are listed)
    */
   static async fromPretrained(folder: string, options: AutoencoderOptions = {}): Promise<AutoencoderKl> {
+    requireText(folder, 'folder');
     const settings = validated(optionsSchema, options, 'AutoencoderKl.fromPretrained');
     const path = join(folder, 'config.json');
     const hint = 'an autoencoder folder holds config.json and diffusion_pytorch_model.safetensors';
@@ -135,15 +137,23 @@ export class AutoencoderKl {
   /** The grid of the latents of pictures. */
   latentGrid(grid: PictureGrid): PictureGrid {
     const { reduction } = this;
-    return { ...grid, height: grid.height / reduction, width: grid.width / reduction };
+    const { height, width } = requireObject(grid, 'grid');
+    requireInteger(height, 'height', 1);
+    requireInteger(width, 'width', 1);
+    return { ...grid, height: height / reduction, width: width / reduction };
   }
 
   /**
    * Scaled latents of pictures.
    * @throws DuetError INVALID_ARGUMENT when sizes do not fit (sides must be multiples of `reduction`), CANCELLED
    */
-  encode(pictures: Float32Array, grid: PictureGrid, options: EncodeOptions = {}): Promise<Float32Array> {
-    return this.#cancellable(options.signal, (model) => model.encode(pictures, grid, options.noise));
+  async encode(
+    pictures: Float32Array,
+    grid: PictureGrid,
+    options: EncodeOptions = {},
+  ): Promise<Float32Array> {
+    const { signal, noise } = requireObject(options, 'options');
+    return this.#cancellable(signal, (model) => model.encode(pictures, grid, noise));
   }
 
   /** Mean | log-variance of unscaled latents, [clips * frames, 2 * latent channels, h, w]. */
@@ -152,12 +162,13 @@ export class AutoencoderKl {
   }
 
   /** Pictures of scaled latents; `grid` is that of the pictures. Values may lie slightly outside of -1 .. 1. */
-  decode(
+  async decode(
     latents: Float32Array,
     grid: PictureGrid,
     options: { signal?: AbortSignal } = {},
   ): Promise<Float32Array> {
-    return this.#cancellable(options.signal, (model) => model.decode(latents, grid));
+    const { signal } = requireObject(options, 'options');
+    return this.#cancellable(signal, (model) => model.decode(latents, grid));
   }
 
   /** Names sizes and weights: SHA-256 of the settings that matter and of the files. */

@@ -5,6 +5,7 @@
 
 import { join } from 'node:path';
 import { z } from 'zod';
+import { invalid, requireObject, requireText } from '../arguments.js';
 import { readJson, writeText } from '../data/files.js';
 import { DuetError } from '../errors.js';
 import type { DfgnShape } from '../native.js';
@@ -115,19 +116,14 @@ export function dfgnConfig(value: DfgnConfigInput, source = 'DFGN config'): Dfgn
 
 /** A preset with changes, e.g. `dfgnPreset('small', { in_channels: 3 })`. */
 export function dfgnPreset(name: DfgnPreset, changes: DfgnConfigInput = {}): DfgnConfig {
-  const preset = DFGN_PRESETS[name];
-  if (preset === undefined) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected one of ${Object.keys(DFGN_PRESETS).join(', ')} for the size of a network but received ${String(name)}`,
-    );
-  }
-  return dfgnConfig({ ...preset, block_out_channels: [...preset.block_out_channels], ...changes });
+  if (!Object.hasOwn(DFGN_PRESETS, requireText(name, 'the size of a network')))
+    throw invalid(`one of ${Object.keys(DFGN_PRESETS).join(', ')}`, 'the size of a network', name);
+  return dfgnConfig({ ...DfgnConfig[name], ...requireObject(changes, 'changes') });
 }
 
 /** Reads `config.json` from a network's folder. */
 export async function readDfgnConfig(folder: string): Promise<DfgnConfig> {
-  const path = join(folder, 'config.json');
+  const path = join(requireText(folder, 'folder'), 'config.json');
   const json = await readJson(
     path,
     'network config',

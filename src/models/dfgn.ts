@@ -8,6 +8,7 @@
 
 import { join } from 'node:path';
 import { z } from 'zod';
+import { requireList, requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
 import {
   type DenoisingBatch,
@@ -124,7 +125,7 @@ export class Dfgn {
 
   /** Writes a folder that `fromPretrained` reads; the weights last, so that a folder with weights is complete. */
   async save(folder: string, part: DfgnPart = 'weights'): Promise<void> {
-    await makeFolder(folder, `make the network folder ${folder}`);
+    await makeFolder(requireText(folder, 'folder'), `make the network folder ${folder}`);
     await writeDfgnConfig(folder, this.config);
     await this.saveFile(join(folder, WEIGHTS), part);
   }
@@ -156,7 +157,7 @@ export class Dfgn {
 
   /** Copies of parameters, by name. @throws DuetError NOT_FOUND for an unknown name */
   read(names: readonly string[] = [...this.shapes.keys()]): Promise<Tensors> {
-    return this.#call((network) => network.read([...names]));
+    return this.#call((network) => network.read([...requireList(names, 'names')]));
   }
 
   /** Overwrites parameters; all of them or, when a name or a size is wrong, none. */

@@ -8,6 +8,7 @@
  */
 
 import { z } from 'zod';
+import { requireFunction, requireList, requireObject, requireText } from '../arguments.js';
 import { PretrainedTokenizer, type TextEncoderKind, type TextTokenizer } from '../data/text-tokenizer.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { guarded, type NativeTextEncoder, native, type TextStates, type TokenBatch } from '../native.js';
@@ -108,7 +109,10 @@ export class FrozenTextEncoder {
    *   config; their names are listed)
    */
   static async fromPretrained(folder: string, options: TextEncoderOptions = {}): Promise<FrozenTextEncoder> {
-    const { tokenizer, ...rest } = options;
+    const { tokenizer, ...rest } = requireObject(options, 'options');
+    requireText(folder, 'folder');
+    if (tokenizer !== undefined)
+      requireFunction(requireObject(tokenizer, 'tokenizer').encode, 'encode of tokenizer');
     const settings = validated(optionsSchema, rest, 'FrozenTextEncoder.fromPretrained');
     const config = await readTextEncoderConfig(folder);
     const files = await weightFiles(folder);
@@ -126,6 +130,9 @@ export class FrozenTextEncoder {
   /** The states of texts, each computed once. */
   async encode(texts: readonly string[], options: { signal?: AbortSignal } = {}): Promise<EncodedCaptions> {
     const { length, width } = this;
+    requireList(texts, 'texts', requireText);
+    const { signal } = requireObject(options, 'options');
+    throwIfAborted(signal, 'Encoding of captions');
     const captions = new Map<string, CachedCaption>();
     const fresh: string[] = [];
     for (const text of new Set(texts)) {
@@ -135,7 +142,7 @@ export class FrozenTextEncoder {
     }
     const atOnce = Math.max(1, Math.floor(TOKENS_AT_ONCE / length));
     for (let begin = 0; begin < fresh.length; begin += atOnce) {
-      throwIfAborted(options.signal, 'Encoding of captions');
+      throwIfAborted(signal, 'Encoding of captions');
       const part = fresh.slice(begin, begin + atOnce);
       for (const [index, caption] of (await this.#encodeFresh(part)).entries()) {
         captions.set(part[index] as string, caption);

@@ -1,5 +1,13 @@
 /** An animation in memory: what decoding gives and what the exporter takes. */
 
+import {
+  invalid,
+  requireInstance,
+  requireInteger,
+  requireList,
+  requireNumber,
+  requireObject,
+} from '../arguments.js';
 import { DuetError } from '../errors.js';
 
 export interface Animation {
@@ -16,14 +24,16 @@ export interface Animation {
 }
 
 /** @throws DuetError INVALID_ARGUMENT when the bytes do not fit the sizes, or there is no frame */
-export function checkAnimation({ width, height, rgba, delays, loop }: Animation): void {
-  const sides = [width, height].every((side) => Number.isInteger(side) && side >= 1 && side <= 65535);
-  if (!sides || delays.length === 0) {
+export function checkAnimation(animation: Animation): void {
+  const { width, height, rgba, delays, loop } = requireObject(animation, 'animation');
+  requireInteger(width, 'width', 1, 65535);
+  requireInteger(height, 'height', 1, 65535);
+  requireInstance(rgba, Uint8Array, 'rgba');
+  if (requireList(delays, 'delays', requireNumber).length === 0)
     throw new DuetError(
       'INVALID_ARGUMENT',
-      `Expected an animation of at least 1 frame of 1x1 to 65535x65535 pixels but received ${delays.length} of ${width}x${height}`,
+      'Expected an animation of at least 1 frame but received 0 delays',
     );
-  }
   const expected = width * height * 4 * delays.length;
   if (rgba.length !== expected) {
     throw new DuetError(
@@ -31,15 +41,9 @@ export function checkAnimation({ width, height, rgba, delays, loop }: Animation)
       `Expected ${expected} bytes of RGBA for ${delays.length} frames of ${width}x${height} but received ${rgba.length}`,
     );
   }
-  if (
-    !delays.every((delay) => delay >= 0 && delay <= 655_350) ||
-    !(Number.isInteger(loop) && loop >= 0 && loop <= 65535)
-  ) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected delays of 0 to 655350 ms and a loop count of 0 to 65535 but received ${delays.join(', ')} and ${loop}`,
-    );
-  }
+  if (!delays.every((delay) => delay >= 0 && delay <= 655_350))
+    throw invalid('numbers of 0 to 655350 ms', 'delays', delays);
+  requireInteger(loop, 'loop', 0, 65535);
 }
 
 /** Frame `index` of an animation, [height, width, 4]; shares its memory. */

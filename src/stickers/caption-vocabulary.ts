@@ -8,9 +8,9 @@
  */
 
 import { z } from 'zod';
+import { requireInteger, requireIterable, requireList, requireText } from '../arguments.js';
 import type { TextTokenizer, TokenRows } from '../data/text-tokenizer.js';
 import { Tokenizer } from '../data/tokenizer.js';
-import { DuetError } from '../errors.js';
 import { validated } from '../validation.js';
 
 const optionsSchema = z.strictObject({
@@ -72,7 +72,8 @@ export class CaptionVocabulary implements TextTokenizer {
 
   /** Ids of captions, each cut or padded to `length`. */
   encode(captions: readonly string[], length: number): TokenRows {
-    if (captions.length === 0) {
+    if (requireList(captions, 'captions', requireText).length === 0) {
+      requireInteger(length, 'length', 0);
       return { batch: 0, length, inputIds: new Int32Array(0), attentionMask: new Uint8Array(0) };
     }
     const { batch, inputIds, attentionMask } = this.#tokenizer.encode(captions, {
@@ -84,14 +85,9 @@ export class CaptionVocabulary implements TextTokenizer {
 
   /** The length that cuts none of these captions, up to `most`: what to pad a data set to. */
   lengthFor(captions: Iterable<string>, most: number): number {
-    if (!Number.isInteger(most) || most < 2) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected integer of at least 2 for the largest length of captions but received ${most}`,
-      );
-    }
+    requireInteger(most, 'the largest length of captions', 2);
     let longest = 2;
-    for (const caption of captions) {
+    for (const caption of requireIterable(captions, 'captions')) {
       longest = Math.max(longest, this.#tokenizer.idsOf(caption, most).length);
       if (longest === most) break;
     }

@@ -5,9 +5,17 @@
  * depend on the text. Where the text is dropped both halves would be equal, so guidance is left out.
  */
 
+import {
+  invalid,
+  requireFunction,
+  requireInstance,
+  requireInteger,
+  requireNumber,
+  requireObject,
+} from '../arguments.js';
 import { Random } from '../data/random.js';
-import { DuetError } from '../errors.js';
-import type { Dfgn } from '../models/dfgn.js';
+import { DuetError, shown } from '../errors.js';
+import { Dfgn } from '../models/dfgn.js';
 import type { PredictionBatch } from '../native.js';
 import { noiseOf, originalOf, type Prediction } from './prediction.js';
 import { Ddim } from './samplers/ddim.js';
@@ -63,17 +71,22 @@ export async function denoise(
   options: SamplingOptions = {},
   hooks: DenoisingHooks = {},
 ): Promise<Float32Array> {
-  const { guidance = 4, seed = 0 } = options;
-  if (!Number.isFinite(guidance)) {
-    throw new DuetError('INVALID_ARGUMENT', `Expected a finite number for guidance but received ${guidance}`);
-  }
+  requireInstance(network, Dfgn, 'network');
+  const { guidance = 4, seed = 0 } = requireObject(options, 'sampling options');
+  requireNumber(guidance, 'guidance');
+  requireInstance(requireObject(input, 'input').imageLatents, Float32Array, 'imageLatents');
+  requireInteger(input.clips, 'clips', 1);
+  for (const text of ['text', 'negative'] as const)
+    if (input[text] !== undefined)
+      requireInteger(requireObject(input[text], text).textTokens, `textTokens of ${text}`, 1);
   const schedule = new NoiseSchedule();
   const sampler = samplerOf(schedule, options);
   const guided = input.text !== undefined && guidance !== 1;
   const texts = textsOf(network, input, guided);
   const { clips, height, width, imageLatents } = input;
   const initial = new Random(seed, stickerStream('initial', 0)).normals(imageLatents.length);
-  const { onStep, signal } = hooks;
+  const { onStep, signal } = requireObject(hooks, 'hooks');
+  if (onStep !== undefined) requireFunction(onStep, 'onStep');
   let output: Float32Array = initial;
   const predict = async (current: Float32Array, timestep: number): Promise<Float32Array> => {
     const batch = {
@@ -113,15 +126,12 @@ function samplerOf(schedule: NoiseSchedule, options: SamplingOptions): Sampler {
       if (eta) {
         throw new DuetError(
           'INVALID_ARGUMENT',
-          `Expected eta 0 for dpm-solver but received ${eta}; use ddim`,
+          `Expected eta 0 for dpm-solver but received ${shown(eta)}; use ddim`,
         );
       }
       return new DpmSolver(schedule, { steps: 25, spacing: 'log-snr', ...common });
     default:
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected one of ${SAMPLERS.join(', ')} for the sampler but received ${String(sampler)}`,
-      );
+      throw invalid(`one of ${SAMPLERS.join(', ')}`, 'the sampler', sampler);
   }
 }
 

@@ -5,7 +5,9 @@
  * to frame. GIF knows only opaque and transparent (alpha of 128 and more is opaque); WebP and PNG keep alpha.
  */
 
+import { invalid, requireInteger, requireList, requireObject } from '../arguments.js';
 import { imageLibrary } from '../data/image-library.js';
+import { messageOf } from '../errors.js';
 import { native } from '../native.js';
 import { type Animation, checkAnimation, frameOf } from './animation.js';
 
@@ -108,9 +110,12 @@ export interface ContactSheetOptions {
  */
 export async function contactSheet(
   animations: readonly Animation[],
-  { gap = 2, background, scale = 1 }: ContactSheetOptions = {},
+  options: ContactSheetOptions = {},
 ): Promise<Uint8Array> {
-  for (const animation of animations) checkAnimation(animation);
+  const { gap = 2, background, scale = 1 } = requireObject(options, 'options');
+  requireInteger(gap, 'gap', 0, 1024);
+  requireInteger(scale, 'scale', 1, 64);
+  for (const animation of requireList(animations, 'animations')) checkAnimation(animation);
   const width = Math.max(...animations.map((one) => one.delays.length * (one.width + gap) - gap), 1);
   const height = animations.reduce((sum, one) => sum + one.height + gap, -gap);
   const sheet = new Uint8Array(width * Math.max(height, 1) * 4);
@@ -131,6 +136,11 @@ export async function contactSheet(
     limitInputPixels: false,
   });
   if (scale !== 1) picture.resize(width * scale, Math.max(height, 1) * scale, { kernel: 'nearest' });
-  if (background !== undefined) picture.flatten({ background });
+  if (background === undefined) return picture.png().toBuffer();
+  try {
+    picture.flatten({ background });
+  } catch (error) {
+    throw invalid('CSS colour', 'background', background, messageOf(error));
+  }
   return picture.png().toBuffer();
 }

@@ -3,7 +3,14 @@
  * baselines, and its denoising loss by task and by noise level.
  */
 
-import type { StickerBatch, StickerDataset } from '../data/stickers/dataset.js';
+import {
+  requireFunction,
+  requireInstance,
+  requireInteger,
+  requireList,
+  requireObject,
+} from '../arguments.js';
+import { type StickerBatch, StickerDataset } from '../data/stickers/dataset.js';
 import { throwIfAborted } from '../errors.js';
 import { conditioned } from './conditioning.js';
 import type { SamplingOptions } from './denoising.js';
@@ -11,7 +18,7 @@ import { baseline } from './evaluation/baselines.js';
 import { featureStatistics, frechetDistance } from './evaluation/frechet.js';
 import { type ClipShape, frameDifferenceError, psnr, ssim } from './evaluation/metrics.js';
 import type { FeatureExtractor } from './evaluation/onnx-features.js';
-import type { StickerPipeline } from './pipeline.js';
+import { StickerPipeline } from './pipeline.js';
 import { TASKS, type Task } from './tasks.js';
 
 /** Tasks with known frames whose true answer exists. */
@@ -73,7 +80,21 @@ export async function evaluateStickers(
   data: StickerDataset,
   options: EvaluateOptions = {},
 ): Promise<StickerEvaluation> {
-  const { batchSize = 8, timesteps = [100, 300, 500, 700, 900], signal, onProgress } = options;
+  requireInstance(pipeline, StickerPipeline, 'pipeline', 'open one with StickerPipeline.load');
+  requireInstance(data, StickerDataset, 'data', 'open it with StickerDataset.fromFolder');
+  const {
+    batchSize = 8,
+    timesteps = [100, 300, 500, 700, 900],
+    signal,
+    onProgress,
+    onClip,
+  } = requireObject(options, 'options');
+  requireInteger(batchSize, 'batchSize', 1);
+  requireList(timesteps, 'timesteps', (timestep, name) => requireInteger(timestep, name, 0));
+  for (const [name, call] of Object.entries({ onProgress, onClip }))
+    if (call !== undefined) requireFunction(call, name);
+  if (options.features !== undefined)
+    requireFunction(requireObject(options.features, 'features').extract, 'extract of features');
   const total = data.size * (FILLING_TASKS.length + 1);
   let done = 0;
   const sums = Object.fromEntries(FILLING_TASKS.map((task) => [task, new TaskSums()])) as Record<

@@ -7,6 +7,7 @@
  */
 
 import { extname } from 'node:path';
+import { invalid, requireInteger, requireObject, requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
 import { native } from '../native.js';
 import { writeAtomic } from '../run/files.js';
@@ -57,7 +58,7 @@ export async function exportAnimation(
   options: ExportOptions & { format: StickerFormat },
 ): Promise<Exported> {
   checkAnimation(animation);
-  checkOptions(options);
+  checkOptions(requireObject(options, 'options'));
   const { format, maxBytes = Number.POSITIVE_INFINITY } = options;
   const whole =
     options.size === undefined ? animation : await scaled(animation, options.size / longest(animation));
@@ -101,7 +102,7 @@ export async function saveAnimation(
   animation: Animation,
   options: ExportOptions = {},
 ): Promise<Omit<Exported, 'bytes'> & { path: string; bytes: number }> {
-  const format = options.format ?? formatOf(path);
+  const format = requireObject(options, 'options').format ?? formatOf(path);
   const { bytes, ...about } = await exportAnimation(animation, { ...options, format });
   await writeAtomic(path, bytes);
   return { ...about, path, bytes: bytes.length };
@@ -176,7 +177,7 @@ const sizeOf = ({ width, height }: Animation) => `${width}x${height}`;
 
 /** @throws DuetError INVALID_ARGUMENT for an ending that is none of STICKER_FORMATS */
 export function formatOf(path: string): StickerFormat {
-  const ending = extname(path).slice(1).toLowerCase();
+  const ending = extname(requireText(path, 'path')).slice(1).toLowerCase();
   const format = STICKER_FORMATS.find((known) => known === ending);
   if (format) return format;
   throw new DuetError(
@@ -190,21 +191,10 @@ function checkOptions({ format, maxBytes, size, colors, quality }: ExportOptions
     maxBytes: [maxBytes, 1, 2 ** 40],
     size: [size, 1, 8192],
     colors: [colors, 2, 255],
+    quality: [quality, 1, 100],
   } as const;
-  for (const [name, [value, least, most]] of Object.entries({
-    ...integers,
-    quality: [quality, 1, 100] as const,
-  })) {
-    if (value === undefined || (Number.isInteger(value) && value >= least && value <= most)) continue;
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected integer between ${least} and ${most} for ${name} but received ${value}`,
-    );
-  }
-  if (!STICKER_FORMATS.some((known) => known === format)) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected one of ${STICKER_FORMATS.join(', ')} for format but received ${String(format)}`,
-    );
-  }
+  for (const [name, [value, least, most]] of Object.entries(integers))
+    if (value !== undefined) requireInteger(value, name, least, most);
+  if (!STICKER_FORMATS.some((known) => known === format))
+    throw invalid(`one of ${STICKER_FORMATS.join(', ')}`, 'format', format);
 }

@@ -6,6 +6,7 @@
  * replaced by features of the caller's choice, by default small thumbnails.
  */
 
+import { invalid, requireInteger, requireList } from '../arguments.js';
 import { DuetError } from '../errors.js';
 
 export const KEY_FRAME_METHODS = ['equal', 'difference', 'clusters'] as const;
@@ -24,17 +25,17 @@ export function keyFrames(
   features: readonly ArrayLike<number>[],
   count: number,
 ): number[] {
-  if (!Number.isInteger(count) || count < 1) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected integer of at least 1 for the number of key frames but received ${count}`,
-    );
-  }
-  if (features.length === 0) {
+  requireInteger(count, 'the number of key frames', 1);
+  if (requireList(features, 'features').length === 0) {
     throw new DuetError(
       'INVALID_ARGUMENT',
       'Expected at least 1 frame to choose key frames from but received 0',
     );
+  }
+  const [first] = features;
+  for (const [index, feature] of features.entries()) {
+    if (typeof feature?.length !== 'number' || feature.length !== first?.length)
+      throw invalid('vector as long as the others', `features[${index}]`, feature);
   }
   const source = forthAndBack(features.length, count);
   if (source.length === count) return source;
@@ -54,10 +55,7 @@ function methodOf(method: KeyFrameMethod): (features: ArrayLike<number>[], count
     case 'clusters':
       return firstOfClusters;
     default:
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected one of ${KEY_FRAME_METHODS.join(', ')} for the choice of key frames but received ${String(method)}`,
-      );
+      throw invalid(`one of ${KEY_FRAME_METHODS.join(', ')}`, 'the choice of key frames', method);
   }
 }
 

@@ -1,5 +1,6 @@
 /** Frames that are given to the network: pictures of any size, prepared as the data set prepares its clips. */
 
+import { requireInstance, requireInteger, requireObject } from '../arguments.js';
 import { decodeSticker, readSticker } from '../data/stickers/decode.js';
 import { ANIMATION_LIMITS } from '../data/stickers/limits.js';
 import { DuetError, shown } from '../errors.js';
@@ -42,7 +43,11 @@ export async function knownFrames(
         `Expected positions from 0 to ${frames - 1} in keep (frames of the sticker) but received ${shown(key)}`,
       );
     }
-    const { rgba, width, height } = typeof given === 'string' ? await pictureOf(given) : given;
+    const { rgba, width, height } =
+      typeof given === 'string' ? await pictureOf(given) : requireObject(given, `keep[${position}]`);
+    requireInstance(rgba, Uint8Array, `rgba of keep[${position}]`);
+    requireInteger(width, `width of keep[${position}]`, 1);
+    requireInteger(height, `height of keep[${position}]`, 1);
     const first = rgba.subarray(0, width * height * 4);
     const resized = await native.resizeRgba(first, 1, width, height, size, size);
     const strip = await native.compositeOnWhite(resized, channels === 4);

@@ -5,7 +5,18 @@
  * picture-to-sticker does in training, frames and a prompt are interpolation or prediction, depending on where they are.
  */
 
+import { z } from 'zod';
+import {
+  invalid,
+  requireFunction,
+  requireInstance,
+  requireInteger,
+  requireList,
+  requireObject,
+  requireText,
+} from '../arguments.js';
 import { DuetError, throwIfAborted } from '../errors.js';
+import { validated } from '../validation.js';
 import { StickerCheckpoints } from './checkpoints.js';
 import { type DenoisingHooks, denoise, type SamplingOptions } from './denoising.js';
 import { type GivenFrame, knownFrames } from './known-frames.js';
@@ -44,6 +55,12 @@ export interface GenerateOptions extends SamplingOptions {
   onStep?: (step: number, steps: number) => void;
 }
 
+const machineSchema = z.strictObject({
+  device: z.literal('cpu').default('cpu'),
+  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  threads: z.int().min(0).default(0),
+});
+
 export class StickerPipeline {
   readonly settings: SavedPipeline;
   /** Steps the network was trained for. */
@@ -61,7 +78,8 @@ export class StickerPipeline {
    * @throws DuetError NOT_FOUND when the folder has no pipeline or no checkpoint; as the parts' own `fromPretrained`
    */
   static async load(runDir: string, options: PipelineOptions = {}): Promise<StickerPipeline> {
-    const { device = 'cpu', compute = 'fp32', threads = 0 } = options;
+    const { device, compute, threads } = validated(machineSchema, options, 'StickerPipeline.load');
+    requireText(runDir, 'runDir');
     const settings = await readPipeline(runDir);
     const { step, file } = await StickerCheckpoints.weightsOf(runDir);
     const parts = await openParts({ ...settings, device, compute, threads, runDir });
@@ -84,16 +102,24 @@ export class StickerPipeline {
    * @throws DuetError INVALID_ARGUMENT for impossible options, CANCELLED
    */
   async generate(options: GenerateOptions = {}): Promise<Sticker> {
-    const { keep = {}, frames = this.frames, prompt = '', negativePrompt, restoreGiven = true } = options;
-    const { size, channels } = this.settings;
-    if (!Number.isInteger(frames) || frames < 1 || frames > this.frames) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected 1 to ${this.frames} frames (of the network) but received ${frames}`,
-      );
-    }
-    throwIfAborted(options.signal, 'Generating');
     const all = this.frames;
+    const {
+      keep = {},
+      frames = all,
+      prompt = '',
+      negativePrompt,
+      restoreGiven = true,
+    } = requireObject(options, 'options');
+    const { onPreview, previewEvery = 5, onStep } = options;
+    const { size, channels } = this.settings;
+    requireInteger(frames, 'frames (the network has the most)', 1, all);
+    requireInteger(previewEvery, 'previewEvery', 1);
+    requireText(prompt, 'prompt');
+    requireObject(keep, 'keep');
+    if (negativePrompt !== undefined) requireText(negativePrompt, 'negativePrompt');
+    for (const [name, call] of Object.entries({ onPreview, onStep }))
+      if (call !== undefined) requireFunction(call, name);
+    throwIfAborted(options.signal, 'Generating');
     const outside = Object.keys(keep).find((key) => Number(key) >= frames);
     if (outside !== undefined) {
       throw new DuetError(
@@ -111,7 +137,6 @@ export class StickerPipeline {
       const show = { frames, ...(delay !== undefined && { delay }), ...(loop !== undefined && { loop }) };
       return Sticker.fromValues(pictures, shape, show);
     };
-    const { onPreview, previewEvery = 5, onStep } = options;
     const values = await this.denoise(
       {
         known: [known],
@@ -148,8 +173,18 @@ export class StickerPipeline {
     hooks: DenoisingHooks = {},
   ): Promise<Float32Array> {
     const { network, space, text } = this.parts;
-    const { size } = this.settings;
-    const [clips, all] = [input.known.length, this.frames];
+    const { size, channels } = this.settings;
+    const all = this.frames;
+    const clips = requireList(requireObject(input, 'input').known, 'known', requireObject).length;
+    requireList(input.frames, 'frames', (count, name) => requireInteger(count, name, 1, all));
+    for (const [index, { mask, values }] of input.known.entries()) {
+      requireInstance(mask, Uint8Array, `mask of known[${index}]`);
+      const expected = channels * all * size * size;
+      if (requireInstance(values, Float32Array, `values of known[${index}]`).length !== expected)
+        throw invalid(`${expected} numbers`, `values of known[${index}]`, values);
+    }
+    const { signal } = requireObject(hooks, 'hooks');
+    throwIfAborted(signal, 'Generating');
     const values = new Float32Array(clips * (input.known[0]?.values.length ?? 0));
     for (const [index, known] of input.known.entries()) values.set(known.values, index * known.values.length);
     const shape = { clips, frames: all, height: size, width: size };
@@ -163,13 +198,12 @@ export class StickerPipeline {
       { values, samples },
       shape,
       (length) => new Float32Array(length),
-      hooks.signal,
+      signal,
     );
     const frameMask = Uint8Array.from({ length: clips * all }, (_, i) =>
       i % all < (input.frames[Math.floor(i / all)] as number) ? 1 : 0,
     );
     const given = Uint8Array.from(input.known.flatMap(({ mask }) => [...mask]));
-    const signal = { signal: hooks.signal };
     return denoise(
       network,
       {
@@ -183,8 +217,8 @@ export class StickerPipeline {
           given.map((one, i) => one * (frameMask[i] as number)),
         ),
         frameMask,
-        ...(input.prompts && { text: await text.encode(input.prompts, signal) }),
-        ...(input.negativePrompts && { negative: await text.encode(input.negativePrompts, signal) }),
+        ...(input.prompts && { text: await text.encode(input.prompts, { signal }) }),
+        ...(input.negativePrompts && { negative: await text.encode(input.negativePrompts, { signal }) }),
       },
       options,
       hooks,

@@ -1,7 +1,8 @@
 /** The options of a sticker training: checked, completed, and what of them a run folder remembers. */
 
 import { z } from 'zod';
-import type { StickerDataset } from '../data/stickers/dataset.js';
+import { requireInstance, requireObject } from '../arguments.js';
+import { StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError } from '../errors.js';
 import { type DfgnConfig, type DfgnConfigInput, dfgnConfig } from '../models/dfgn-config.js';
 import { validated } from '../validation.js';
@@ -129,8 +130,14 @@ export type TrainerSettings = z.output<typeof settingsSchema> & { network: DfgnC
 
 /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
 export function trainerSettings(options: StickerTrainerOptions): TrainerSettings {
-  const { network, data, curriculum: _, ...rest } = options;
-  const { frames, channels } = data.spec;
+  const { network, data, curriculum: _, ...rest } = requireObject(options, 'the options of StickerTrainer');
+  requireObject(network, 'network');
+  const { frames, channels } = requireInstance(
+    data,
+    StickerDataset,
+    'data',
+    'open it with StickerDataset.fromFolder',
+  ).spec;
   const checked = validated(settingsSchema, rest, 'the options of StickerTrainer');
   const { space, patch } = checked;
   const fitting = {

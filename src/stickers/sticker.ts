@@ -1,7 +1,8 @@
 /** A finished sticker: its frames in RGBA, and how to save it. */
 
+import { requireInteger, requireObject } from '../arguments.js';
 import { native } from '../native.js';
-import type { Animation } from './animation.js';
+import { type Animation, checkAnimation } from './animation.js';
 import {
   type Exported,
   type ExportOptions,
@@ -17,7 +18,10 @@ export class Sticker implements Animation {
   readonly delays: readonly number[];
   readonly loop: number;
 
-  constructor({ width, height, rgba, delays, loop }: Animation) {
+  /** @throws DuetError INVALID_ARGUMENT for an animation that does not fit its sizes */
+  constructor(animation: Animation) {
+    checkAnimation(animation);
+    const { width, height, rgba, delays, loop } = animation;
     this.width = width;
     this.height = height;
     this.rgba = rgba;
@@ -32,9 +36,11 @@ export class Sticker implements Animation {
   static async fromValues(
     values: Float32Array,
     shape: { channels: 3 | 4; frames: number; height: number; width: number },
-    { frames = shape.frames, delay = 100, loop = 0 }: { frames?: number; delay?: number; loop?: number } = {},
+    options: { frames?: number; delay?: number; loop?: number } = {},
   ): Promise<Sticker> {
-    const { channels, height, width } = shape;
+    const { channels, height, width } = requireObject(shape, 'shape');
+    const { frames = shape.frames, delay = 100, loop = 0 } = requireObject(options, 'options');
+    requireInteger(frames, 'frames', 1, requireInteger(shape.frames, 'frames of shape', 1));
     const rgba = await native.framesFromValues(values, shape.frames, height, width, channels);
     return new Sticker({
       width,
@@ -54,6 +60,6 @@ export class Sticker implements Animation {
   }
 
   async encode(format: StickerFormat, options: Omit<ExportOptions, 'format'> = {}): Promise<Uint8Array> {
-    return (await exportAnimation(this, { ...options, format })).bytes;
+    return (await exportAnimation(this, { ...requireObject(options, 'options'), format })).bytes;
   }
 }

@@ -7,7 +7,8 @@
  * published ones; other frame counts follow the same rules.
  */
 
-import type { Random } from '../data/random.js';
+import { invalid, requireInstance, requireInteger } from '../arguments.js';
+import { Random } from '../data/random.js';
 import { DuetError } from '../errors.js';
 
 /** In the published order, which is also the order of task weights in arrays. */
@@ -55,7 +56,8 @@ export function dropsText(task: Task): boolean {
  * @throws DuetError INVALID_ARGUMENT for an unknown task or impossible numbers
  */
 export function conditionMasks(task: Task, realFrames: number, frames = 8): Uint8Array[] {
-  requireCounts(realFrames, frames);
+  requireInteger(frames, 'frames', 1, 65535);
+  requireInteger(realFrames, 'the number of real frames', 1, frames);
   const mask = (given: (frame: number) => boolean) =>
     Uint8Array.from({ length: frames }, (_, frame) => (given(frame) ? 1 : 0));
   const range = (first: number, last: number) =>
@@ -78,15 +80,13 @@ export function conditionMasks(task: Task, realFrames: number, frames = 8): Uint
     case 'post_frame_prediction':
       return range(half, realFrames - 1).map((end) => mask((frame) => frame < end));
     default:
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected one of ${TASKS.join(', ')} for the task but received ${String(task)}`,
-      );
+      throw invalid(`one of ${TASKS.join(', ')}`, 'the task', task);
   }
 }
 
 /** Draws one of the masks of `conditionMasks`. */
 export function drawCondition(task: Task, realFrames: number, frames: number, random: Random): Condition {
+  requireInstance(random, Random, 'random');
   return { task, mask: random.pick(conditionMasks(task, realFrames, frames)), dropText: dropsText(task) };
 }
 
@@ -131,19 +131,4 @@ export function applyMasks(
     if (given) out.set(values.subarray(row * pixels, (row + 1) * pixels), row * pixels);
   }
   return out;
-}
-
-function requireCounts(realFrames: number, frames: number): void {
-  if (!Number.isInteger(frames) || frames < 1) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected integer of at least 1 for frames but received ${frames}`,
-    );
-  }
-  if (!Number.isInteger(realFrames) || realFrames < 1 || realFrames > frames) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected integer between 1 and ${frames} for the number of real frames but received ${realFrames}`,
-    );
-  }
 }

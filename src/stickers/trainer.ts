@@ -6,6 +6,7 @@
  * stop writes a checkpoint first. Only frozen encoders and the data lie outside of the folder.
  */
 
+import { requireFunction, requireObject } from '../arguments.js';
 import type { StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError, messageOf, throwIfAborted } from '../errors.js';
 import type { Dfgn } from '../models/dfgn.js';
@@ -57,6 +58,9 @@ export class StickerTrainer {
       onReady?: (parts: Parts, from: number) => void | Promise<void>;
     } = {},
   ): AsyncGenerator<StickerStep, void, undefined> {
+    const { signal, onReady } = requireObject(options, 'options');
+    throwIfAborted(signal, 'The training');
+    if (onReady !== undefined) requireFunction(onReady, 'onReady');
     if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a trainer at a time');
     this.#running = true;
     const { settings, data } = this;
@@ -69,7 +73,7 @@ export class StickerTrainer {
       await this.#startTraining(parts.network);
       const keeper = folder && new StickerCheckpoints(folder.path, settings.emaDecay !== null);
       let state = await this.#resume(folder, keeper, parts);
-      await options.onReady?.(parts, state.step);
+      await onReady?.(parts, state.step);
       let saved = state.step;
       const save = async () => {
         if (saved === state.step || !keeper) return;
@@ -79,7 +83,7 @@ export class StickerTrainer {
       };
       let failed = false;
       try {
-        for await (const { step, next } of this.#steps(parts, state, options.signal)) {
+        for await (const { step, next } of this.#steps(parts, state, signal)) {
           state = next;
           if (step.metrics) {
             this.history.push(step.metrics);

@@ -9,6 +9,14 @@
 import { availableParallelism } from 'node:os';
 import { basename, resolve } from 'node:path';
 import { z } from 'zod';
+import {
+  requireFunction,
+  requireInteger,
+  requireList,
+  requireNumber,
+  requireObject,
+  requireText,
+} from '../../arguments.js';
 import { DuetError, throwIfAborted } from '../../errors.js';
 import { native } from '../../native.js';
 import { KEY_FRAME_METHODS } from '../../stickers/key-frames.js';
@@ -32,13 +40,31 @@ export interface StickerOptions extends Partial<ClipSpec>, CaptionOptions {
   limits?: Partial<AnimationLimits>;
 }
 
-const specSchema = z.object({
+const limit = (most: number) => z.int().min(1).default(most);
+
+const optionsSchema = z.strictObject({
   frames: z.number().int().min(1).max(256).default(8),
   size: z.number().int().min(4).max(2048).default(64),
   channels: z.union([z.literal(3), z.literal(4)], 'Expected 3 or 4').default(3),
   keyFrames: z.enum(KEY_FRAME_METHODS).default('equal'),
   shortClips: z.enum(['pad', 'bounce']).default('pad'),
   minFrames: z.number().int().min(1).max(256).default(2),
+  cache: z.string().min(1).optional(),
+  memoryBytes: z
+    .int()
+    .min(0)
+    .default(2 ** 30),
+  name: z.string().optional(),
+  captionField: z.string().optional(),
+  allowMissingCaptions: z.boolean().optional(),
+  limits: z
+    .strictObject({
+      maxFrames: limit(ANIMATION_LIMITS.maxFrames),
+      maxPixels: limit(ANIMATION_LIMITS.maxPixels),
+      maxTotalPixels: limit(ANIMATION_LIMITS.maxTotalPixels),
+      maxFileBytes: limit(ANIMATION_LIMITS.maxFileBytes),
+    })
+    .prefault({}),
 });
 
 /** What was found in a folder, in plain data. */
@@ -131,21 +157,17 @@ export class StickerDataset {
    *   without one usable sticker
    */
   static async fromFolder(folder: string, options: StickerOptions = {}): Promise<StickerDataset> {
-    const {
-      cache,
-      memoryBytes = 2 ** 30,
-      name = basename(resolve(folder)),
-      limits,
-      captionField,
-      ...rest
-    } = options;
-    const { allowMissingCaptions } = options;
-    const spec = validated(specSchema, rest, 'the options of the stickers');
+    requireText(folder, 'folder');
+    const { cache, memoryBytes, name, limits, captionField, allowMissingCaptions, ...spec } = validated(
+      optionsSchema,
+      options,
+      'the options of the stickers',
+    );
     const skipped = new SkipReport<StickerSkipReason>();
     const samples = await listStickers(folder, skipped, { captionField, allowMissingCaptions });
-    return new StickerDataset(name, samples, spec, skipped, {
+    return new StickerDataset(name ?? basename(resolve(folder)), samples, spec, skipped, {
       cache: cache === undefined ? undefined : await ClipCache.open(cache),
-      limits: { ...ANIMATION_LIMITS, ...limits },
+      limits,
       memoryBytes,
       clips: new Map(),
       pending: new Map(),
@@ -171,7 +193,14 @@ export class StickerDataset {
 
   /** The samples for which `wanted` is true; decoded clips are shared. */
   where(wanted: (sample: StickerSample) => boolean, name = this.name): StickerDataset {
-    return new StickerDataset(name, this.samples.filter(wanted), this.spec, this.skipped, this.#shared);
+    requireFunction(wanted, 'wanted');
+    return new StickerDataset(
+      requireText(name, 'name'),
+      this.samples.filter(wanted),
+      this.spec,
+      this.skipped,
+      this.#shared,
+    );
   }
 
   /**
@@ -180,10 +209,11 @@ export class StickerDataset {
    * @param heldOut share of the stickers, above 0 and below 1; at least one on either side
    * @throws DuetError INVALID_ARGUMENT for another share or when all stickers belong together
    */
-  split({ heldOut = 0.1, seed = 1, together = captionOrName }: SplitOptions = {}): {
-    training: StickerDataset;
-    heldOut: StickerDataset;
-  } {
+  split(options: SplitOptions = {}): { training: StickerDataset; heldOut: StickerDataset } {
+    const { heldOut = 0.1, seed = 1, together = captionOrName } = requireObject(options, 'options');
+    requireNumber(heldOut, 'heldOut');
+    requireInteger(seed, 'seed', 0);
+    requireFunction(together, 'together');
     const groups = new Map<string, StickerSample[]>();
     for (const sample of this.samples) {
       const name = together(sample);
@@ -217,6 +247,7 @@ export class StickerDataset {
    * @throws StickerError for a sticker that cannot be used
    */
   async clip(sample: StickerSample): Promise<Clip> {
+    for (const field of ['name', 'path'] as const) requireText(requireObject(sample, 'sample')[field], field);
     const { clips, pending } = this.#shared;
     const there = clips.get(sample.path) ?? pending.get(sample.path);
     if (there) return there;
@@ -242,11 +273,13 @@ export class StickerDataset {
   async prepare(
     options: { signal?: AbortSignal | undefined; onProgress?: (done: number, total: number) => void } = {},
   ): Promise<StickerDataset> {
+    const { signal, onProgress } = requireObject(options, 'options');
+    if (onProgress !== undefined) requireFunction(onProgress, 'onProgress');
     let done = 0;
     await forEachAtOnce(this.samples, Math.min(availableParallelism(), 4), async (sample) => {
-      throwIfAborted(options.signal, 'Decoding stickers');
+      throwIfAborted(signal, 'Decoding stickers');
       await this.#clipOrSkip(sample);
-      options.onProgress?.(++done, this.size);
+      onProgress?.(++done, this.size);
     });
     return this.where(({ name }) => !this.skipped.has(name));
   }
@@ -254,7 +287,9 @@ export class StickerDataset {
   /** One batch of these stickers; undefined when none of them can be used. */
   async batch(samples: readonly StickerSample[], number = 0): Promise<StickerBatch | undefined> {
     const { frames, size, channels } = this.spec;
-    const loaded = await Promise.all(samples.map((sample) => this.#clipOrSkip(sample)));
+    const loaded = await Promise.all(
+      requireList(samples, 'samples', requireObject).map((sample) => this.#clipOrSkip(sample)),
+    );
     const clips = loaded.filter((clip) => clip !== undefined);
     if (clips.length === 0) return undefined;
     const values = await native.stackClips(clips, frames, size, size, channels);
@@ -275,16 +310,17 @@ export class StickerDataset {
    * @throws DuetError CANCELLED, CORRUPT when no sticker at all can be used
    */
   async *batches(options: StickerBatchOptions): AsyncGenerator<StickerBatch, void, undefined> {
-    const { batchSize, seed, first = 0, count = Number.POSITIVE_INFINITY, prefetch = 2, signal } = options;
-    for (const [name, value] of Object.entries({ batchSize, first, prefetch })) {
-      const least = name === 'batchSize' ? 1 : 0;
-      if (!Number.isSafeInteger(value) || value < least) {
-        throw new DuetError(
-          'INVALID_ARGUMENT',
-          `Expected integer of at least ${least} for ${name} but received ${value}`,
-        );
-      }
-    }
+    const {
+      batchSize,
+      seed,
+      first = 0,
+      count = Number.POSITIVE_INFINITY,
+      prefetch = 2,
+      signal,
+    } = requireObject(options, 'options');
+    requireInteger(batchSize, 'batchSize', 1);
+    for (const [name, value] of Object.entries({ first, prefetch, seed })) requireInteger(value, name, 0);
+    if (count !== Number.POSITIVE_INFINITY) requireInteger(count, 'count', 0);
     const order = new EndlessOrder(this.samples, seed);
     const ahead: Promise<StickerBatch | undefined>[] = [];
     let next = first;

@@ -11,6 +11,7 @@
  * is what it evidently intends.
  */
 
+import { requireInteger, requireNumber, requireObject } from '../../arguments.js';
 import type { Task } from '../tasks.js';
 import {
   type Curriculum,
@@ -59,7 +60,11 @@ export class AdaptiveCurriculum implements Curriculum {
   #level = NEUTRAL_LEVEL;
 
   constructor(options: Partial<AdaptiveOptions> = {}) {
-    this.#options = { ...ADAPTIVE_DEFAULTS, ...options };
+    this.#options = { ...ADAPTIVE_DEFAULTS, ...requireObject(options, 'options of the curriculum') };
+    const { window, minimumHistory, ...factors } = this.#options;
+    requireInteger(window, 'window', 2);
+    requireInteger(minimumHistory, 'minimumHistory', 1);
+    for (const [name, factor] of Object.entries(factors)) requireNumber(factor, name);
   }
 
   /** 0..4, for the next step. */
@@ -79,7 +84,7 @@ export class AdaptiveCurriculum implements Curriculum {
   /** What the next step needs depends on past losses alone, so it is settled here and `weights` stays pure. */
   observe(loss: number, _task?: Task): void {
     const { window, minimumHistory } = this.#options;
-    remember(this.#losses, loss, window);
+    remember(this.#losses, requireNumber(loss, 'loss'), window);
     if (this.#losses.length < 2) return;
     const signal = this.#signalOf(this.#losses);
     const known = this.#signals.length;
@@ -95,6 +100,7 @@ export class AdaptiveCurriculum implements Curriculum {
   }
 
   restore(state: CurriculumState): void {
+    requireObject(state, 'state');
     this.#losses = this.#numbers(state, 'losses');
     this.#signals = this.#numbers(state, 'signals');
     const { level } = state;

@@ -1,5 +1,6 @@
 /** The curricula that settings and the command line know by name. */
 
+import { requireFunction } from '../../arguments.js';
 import { DuetError, shown } from '../../errors.js';
 import { AdaptiveCurriculum } from './adaptive.js';
 import type { Curriculum } from './curriculum.js';
@@ -23,7 +24,11 @@ export const CURRICULUM_NAMES = Object.keys(CURRICULA) as CurriculumName[];
  * @throws DuetError INVALID_ARGUMENT for an unknown name
  */
 export function curriculumOf(wanted: CurriculumName | Curriculum, steps: number): Curriculum {
-  if (typeof wanted === 'object') return wanted;
+  if (typeof wanted === 'object' && wanted !== null) {
+    for (const call of ['weights', 'observe', 'state', 'restore'] as const)
+      requireFunction(wanted[call], `${call} of the curriculum`);
+    return wanted;
+  }
   const make: ((steps: number) => Curriculum) | undefined = Object.hasOwn(CURRICULA, wanted)
     ? CURRICULA[wanted]
     : undefined;

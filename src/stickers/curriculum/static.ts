@@ -4,7 +4,7 @@
  * (generation) fade in. Source: `update_sample_weights` of the published code.
  */
 
-import { DuetError } from '../../errors.js';
+import { invalid, requireInteger, requireList, requireNumber, requireObject } from '../../arguments.js';
 import { TASKS, type Task } from '../tasks.js';
 import type { Curriculum, CurriculumState } from './curriculum.js';
 
@@ -34,17 +34,16 @@ export class StaticCurriculum implements Curriculum {
    * @throws DuetError INVALID_ARGUMENT
    */
   constructor(steps: number, weights: Record<Task, ThreeWeights> = STATIC_WEIGHTS) {
-    if (!Number.isSafeInteger(steps) || steps < 2) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected integer of at least 2 for the steps of the curriculum but received ${steps}`,
-      );
+    this.#steps = requireInteger(steps, 'the steps of the curriculum', 2);
+    this.#weights = requireObject(weights, 'weights');
+    for (const task of TASKS) {
+      if (requireList(weights[task], `weights of ${task}`, requireNumber).length !== 3)
+        throw invalid('three numbers', `weights of ${task}`, weights[task]);
     }
-    this.#steps = steps;
-    this.#weights = weights;
   }
 
   weights(step: number): number[] {
+    requireInteger(step, 'step', 0);
     return TASKS.map((task) => threePoints(this.#weights[task], step, this.#steps));
   }
 

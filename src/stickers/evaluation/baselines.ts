@@ -3,8 +3,9 @@
  * network is worth something where it does better.
  */
 
+import { invalid, requireInstance } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
-import type { ClipShape } from './metrics.js';
+import { type ClipShape, sizeOf } from './metrics.js';
 
 export type BaselineName = 'nearest' | 'blend';
 
@@ -21,6 +22,10 @@ export function baseline(
   shape: ClipShape,
   mask: ArrayLike<number>,
 ): Float32Array {
+  if (name !== 'nearest' && name !== 'blend') throw invalid('nearest or blend', 'the baseline', name);
+  if (requireInstance(clip, Float32Array, 'clip').length !== sizeOf(shape))
+    throw invalid(`${sizeOf(shape)} numbers`, 'clip', clip);
+  if (mask?.length !== shape.frames) throw invalid(`${shape.frames} entries`, 'mask', mask);
   const known = Array.from({ length: shape.frames }, (_, frame) => frame).filter(
     (frame) => mask[frame] === 1,
   );

@@ -7,6 +7,7 @@
  * The last term is the sum of the square roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric.
  */
 
+import { requireInstance, requireList, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import { eigenSymmetric } from './eigen.js';
 
@@ -24,9 +25,9 @@ export interface FeatureStatistics {
  * @throws DuetError INVALID_ARGUMENT for fewer than two, different lengths or numbers that are not finite
  */
 export function featureStatistics(features: readonly ArrayLike<number>[]): FeatureStatistics {
-  const count = features.length;
+  const count = requireList(features, 'features').length;
   const size = features[0]?.length ?? 0;
-  if (count < 2 || size === 0 || features.some((feature) => feature.length !== size)) {
+  if (count < 2 || size === 0 || features.some((feature) => feature?.length !== size)) {
     throw new DuetError(
       'INVALID_ARGUMENT',
       `Expected at least 2 feature vectors of one length but received ${count} of ${size}`,
@@ -53,6 +54,13 @@ export function featureStatistics(features: readonly ArrayLike<number>[]): Featu
 
 /** @throws DuetError INVALID_ARGUMENT for statistics of different features */
 export function frechetDistance(a: FeatureStatistics, b: FeatureStatistics): number {
+  for (const { mean, covariance } of [
+    requireObject(a, 'the first statistics'),
+    requireObject(b, 'the second statistics'),
+  ]) {
+    requireInstance(mean, Float64Array, 'mean');
+    requireInstance(covariance, Float64Array, 'covariance');
+  }
   const size = a.mean.length;
   if (b.mean.length !== size) {
     throw new DuetError(

@@ -6,6 +6,7 @@
  * frame-difference error looks at what changes between neighbouring frames and so at how steady the motion is.
  */
 
+import { requireInstance, requireInteger, requireList, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 
 export interface ClipShape {
@@ -13,6 +14,15 @@ export interface ClipShape {
   frames: number;
   height: number;
   width: number;
+}
+
+/** Numbers of a clip. @throws DuetError INVALID_ARGUMENT for sides that are not integers above 0 */
+export function sizeOf(shape: ClipShape): number {
+  const { channels, frames, height, width } = requireObject(shape, 'shape');
+  return Object.entries({ channels, frames, height, width }).reduce(
+    (product, [name, side]) => product * requireInteger(side, name, 1),
+    1,
+  );
 }
 
 /** Span of values: from -1 to 1. */
@@ -154,18 +164,16 @@ function mean(values: readonly number[]): number {
 }
 
 function checkClips(a: Float32Array, b: Float32Array, shape: ClipShape, frames: readonly number[]): void {
-  const expected = shape.channels * shape.frames * shape.height * shape.width;
+  requireInstance(a, Float32Array, 'the first clip');
+  requireInstance(b, Float32Array, 'the second clip');
+  const expected = sizeOf(shape);
   if (a.length !== expected || b.length !== expected) {
     throw new DuetError(
       'INVALID_ARGUMENT',
       `Expected two clips of ${expected} values but received ${a.length} and ${b.length}`,
     );
   }
-  const inside = frames.every((frame) => Number.isInteger(frame) && frame >= 0 && frame < shape.frames);
-  if (frames.length === 0 || !inside) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected at least 1 frame of 0 to ${shape.frames - 1} to compare but received ${frames.join(', ') || 'none'}`,
-    );
-  }
+  requireList(frames, 'frames', (frame, name) => requireInteger(frame, name, 0, shape.frames - 1));
+  if (frames.length === 0)
+    throw new DuetError('INVALID_ARGUMENT', 'Expected at least 1 frame to compare but received 0');
 }

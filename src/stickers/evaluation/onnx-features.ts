@@ -3,6 +3,7 @@
  * onnxruntime-node (`npm install onnxruntime-node`).
  */
 
+import { requireObject, requireText } from '../../arguments.js';
 import { DuetError, messageOf } from '../../errors.js';
 import type { ClipShape } from './metrics.js';
 
@@ -45,6 +46,8 @@ export class OnnxFeatures implements FeatureExtractor {
 
   /** @throws DuetError UNSUPPORTED when onnxruntime-node is not installed, CORRUPT when the model cannot be loaded */
   static async load(path: string, options: OnnxFeaturesOptions = {}): Promise<OnnxFeatures> {
+    requireText(path, 'path');
+    requireObject(options, 'options');
     const runtime = await loadRuntime();
     try {
       return new OnnxFeatures(runtime, await runtime.InferenceSession.create(path), options);

@@ -9,6 +9,7 @@
  * float32.
  */
 
+import { invalid, requireInteger, requireNumber, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import { type Sampler, type Spacing, timestepsOf } from './sampler.js';
 import { type NoiseSchedule, requireSameLength, sqrt } from './schedule.js';
@@ -33,10 +34,9 @@ export class Ddim implements Sampler {
   readonly #spacing: Spacing;
 
   /** @throws DuetError INVALID_ARGUMENT */
-  constructor(schedule: NoiseSchedule, { steps = 50, eta = 0, spacing = 'leading' }: DdimOptions = {}) {
-    if (!(eta >= 0 && eta <= 1)) {
-      throw new DuetError('INVALID_ARGUMENT', `Expected eta between 0 and 1 but received ${eta}`);
-    }
+  constructor(schedule: NoiseSchedule, options: DdimOptions = {}) {
+    const { steps = 50, eta = 0, spacing = 'leading' } = requireObject(options, 'options');
+    if (!(requireNumber(eta, 'eta') >= 0 && eta <= 1)) throw invalid('number from 0 to 1', 'eta', eta);
     this.timesteps = timestepsOf(schedule, steps, spacing);
     this.needsNoise = eta > 0;
     this.#schedule = schedule;
@@ -76,13 +76,7 @@ export class Ddim implements Sampler {
 
   /** Shares of the picture at this and the next timestep, and the standard deviation of fresh noise. */
   coefficients(index: number): { now: number; next: number; variance: number; deviation: number } {
-    const timestep = this.timesteps[index];
-    if (timestep === undefined) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected step 0 to ${this.timesteps.length - 1} but received ${index}`,
-      );
-    }
+    const timestep = this.timesteps[requireInteger(index, 'index', 0, this.timesteps.length - 1)] as number;
     const following =
       this.#spacing === 'leading' ? timestep - this.#stride : (this.timesteps[index + 1] ?? -1);
     const now = this.#schedule.alphaAt(timestep);

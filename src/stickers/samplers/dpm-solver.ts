@@ -11,6 +11,7 @@
  * remembers one prediction.
  */
 
+import { requireInteger, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import { type Sampler, type Spacing, timestepsOf } from './sampler.js';
 import { type NoiseSchedule, requireSameLength } from './schedule.js';
@@ -29,7 +30,8 @@ export class DpmSolver implements Sampler {
   #before: { original: Float32Array; index: number } | undefined;
 
   /** @throws DuetError INVALID_ARGUMENT */
-  constructor(schedule: NoiseSchedule, { steps = 20, spacing = 'leading' }: DpmSolverOptions = {}) {
+  constructor(schedule: NoiseSchedule, options: DpmSolverOptions = {}) {
+    const { steps = 20, spacing = 'leading' } = requireObject(options, 'options');
     this.timesteps = timestepsOf(schedule, steps, spacing);
     this.#schedule = schedule;
   }
@@ -37,7 +39,8 @@ export class DpmSolver implements Sampler {
   step(sample: Float32Array, output: Float32Array, index: number): Float32Array {
     requireSameLength(sample, output);
     const last = this.timesteps.length - 1;
-    if (!(index >= 0 && index <= last) || (index > 0 && this.#before?.index !== index - 1)) {
+    requireInteger(index, 'index', 0);
+    if (index > last || (index > 0 && this.#before?.index !== index - 1)) {
       throw new DuetError(
         'INVALID_ARGUMENT',
         `Expected the steps 0 to ${last} of DPM-Solver++ in order but received ${index} after ${this.#before?.index ?? 'none'}`,

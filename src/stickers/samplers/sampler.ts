@@ -5,8 +5,16 @@
  * and returns the sample of the next, less noisy timestep. The network is a callback, so the loop serves any of them.
  */
 
+import {
+  invalid,
+  requireFunction,
+  requireInstance,
+  requireInteger,
+  requireNumber,
+  requireObject,
+} from '../../arguments.js';
 import { DuetError, throwIfAborted } from '../../errors.js';
-import { type NoiseSchedule, requireSameLength } from './schedule.js';
+import { NoiseSchedule, requireSameLength } from './schedule.js';
 
 export interface Sampler {
   /** The timesteps at which the network is asked, descending. */
@@ -34,13 +42,8 @@ export type Spacing = 'leading' | 'trailing' | 'log-snr';
 
 /** `count` timesteps, descending. @throws DuetError INVALID_ARGUMENT for more steps than there are timesteps */
 export function timestepsOf(schedule: NoiseSchedule, count: number, spacing: Spacing): Int32Array {
-  const all = schedule.steps;
-  if (!Number.isInteger(count) || count < 1 || count > all) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected integer between 1 and ${all} for the number of sampling steps but received ${count}`,
-    );
-  }
+  const all = requireInstance(schedule, NoiseSchedule, 'schedule').steps;
+  requireInteger(count, 'the number of sampling steps', 1, all);
   switch (spacing) {
     case 'leading': {
       const stride = Math.floor(all / count);
@@ -52,10 +55,7 @@ export function timestepsOf(schedule: NoiseSchedule, count: number, spacing: Spa
     case 'log-snr':
       return equalLogSnr(schedule, count);
     default:
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected leading, trailing or log-snr for spacing but received ${String(spacing)}`,
-      );
+      throw invalid('leading, trailing or log-snr', 'spacing', spacing);
   }
 }
 
@@ -80,6 +80,7 @@ function equalLogSnr(schedule: NoiseSchedule, count: number): Int32Array {
  */
 export function guide(negative: Float32Array, positive: Float32Array, scale: number): Float32Array {
   requireSameLength(negative, positive);
+  requireNumber(scale, 'scale');
   const out = new Float32Array(positive.length);
   for (let i = 0; i < out.length; i++) {
     const base = negative[i] as number;
@@ -108,7 +109,13 @@ export async function sample(
   predict: (sample: Float32Array, timestep: number, index: number) => Promise<Float32Array>,
   options: SampleOptions = {},
 ): Promise<Float32Array> {
-  const { noise, onStep, signal } = options;
+  const { noise, onStep, signal } = requireObject(options, 'options');
+  requireFunction(requireObject(sampler, 'sampler').step, 'step of the sampler');
+  requireInstance(sampler.timesteps, Int32Array, 'timesteps of the sampler');
+  requireInstance(initial, Float32Array, 'initial');
+  requireFunction(predict, 'predict');
+  for (const [name, call] of Object.entries({ noise, onStep }))
+    if (call !== undefined) requireFunction(call, name);
   if (sampler.needsNoise && !noise) {
     throw new DuetError(
       'INVALID_ARGUMENT',

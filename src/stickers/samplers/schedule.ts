@@ -5,6 +5,7 @@
  * 1000 steps. All numbers are float32, rounded where the published code rounds them. Timesteps are 0..steps-1.
  */
 
+import { invalid, requireInstance, requireInteger, requireNumber, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 
 export interface NoiseScheduleOptions {
@@ -25,13 +26,11 @@ export class NoiseSchedule {
   readonly alphasCumprod: Float32Array;
 
   /** @throws DuetError INVALID_ARGUMENT */
-  constructor({ steps = 1000, betaStart = 0.00085, betaEnd = 0.012 }: NoiseScheduleOptions = {}) {
-    if (!Number.isInteger(steps) || steps < 2) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected integer of at least 2 for steps but received ${steps}`,
-      );
-    }
+  constructor(options: NoiseScheduleOptions = {}) {
+    const { steps = 1000, betaStart = 0.00085, betaEnd = 0.012 } = requireObject(options, 'options');
+    requireInteger(steps, 'steps', 2, 1_000_000);
+    requireNumber(betaStart, 'betaStart');
+    requireNumber(betaEnd, 'betaEnd');
     if (!(betaStart > 0 && betaStart <= betaEnd && betaEnd < 1)) {
       throw new DuetError(
         'INVALID_ARGUMENT',
@@ -51,7 +50,7 @@ export class NoiseSchedule {
 
   /** The share left at timestep t; before the first timestep that of the first one (`set_alpha_to_one` false). */
   alphaAt(timestep: number): number {
-    return this.alphasCumprod[Math.max(timestep, 0)] as number;
+    return this.alphasCumprod[Math.max(requireNumber(timestep, 'timestep'), 0)] as number;
   }
 
   /** ln(sqrt(a) / sqrt(1 - a)), half the logarithm of the signal-to-noise ratio. */
@@ -77,6 +76,8 @@ export class NoiseSchedule {
 
   #mix(first: Float32Array, second: Float32Array, timesteps: ArrayLike<number>, sign: 1 | -1): Float32Array {
     requireSameLength(first, second);
+    if (typeof timesteps?.length !== 'number') throw invalid('list', 'timesteps', timesteps);
+    for (const timestep of Array.from(timesteps)) requireInteger(timestep, 'a timestep', 0, this.steps - 1);
     const out = new Float32Array(first.length);
     const item = first.length / timesteps.length;
     for (let b = 0; b < timesteps.length; b++) {
@@ -96,7 +97,9 @@ export function sqrt(value: number): number {
   return Math.fround(Math.sqrt(Math.fround(value)));
 }
 
-export function requireSameLength(a: ArrayLike<number>, b: ArrayLike<number>): void {
+export function requireSameLength(a: Float32Array, b: Float32Array): void {
+  requireInstance(a, Float32Array, 'the first array');
+  requireInstance(b, Float32Array, 'the second array');
   if (a.length === b.length) return;
   throw new DuetError(
     'INVALID_ARGUMENT',

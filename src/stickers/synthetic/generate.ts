@@ -1,8 +1,9 @@
 /** Draws the stickers of `drawings.ts`: in memory, or as a folder that `StickerDataset.fromFolder` reads. */
 
 import { join } from 'node:path';
+import { requireFunction, requireInteger, requireObject, requireText } from '../../arguments.js';
 import { imageLibrary } from '../../data/image-library.js';
-import { DuetError, throwIfAborted } from '../../errors.js';
+import { throwIfAborted } from '../../errors.js';
 import { makeFolder, writeAtomic } from '../../run/files.js';
 import type { Animation } from '../animation.js';
 import { encodeWebp } from '../encode.js';
@@ -18,21 +19,12 @@ export interface DrawOptions {
 }
 
 /** One loop of a drawing on a transparent background. */
-export async function drawSticker(
-  drawing: Drawing,
-  { size = 64, frames = 12, delayMs = 100 }: DrawOptions = {},
-): Promise<Animation> {
-  for (const [name, value, most] of [
-    ['size', size, 1024],
-    ['frames', frames, 256],
-  ] as const) {
-    if (!Number.isInteger(value) || value < 1 || value > most) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected integer between 1 and ${most} for ${name} but received ${value}`,
-      );
-    }
-  }
+export async function drawSticker(drawing: Drawing, options: DrawOptions = {}): Promise<Animation> {
+  const { size = 64, frames = 12, delayMs = 100 } = requireObject(options, 'options');
+  requireInteger(size, 'size', 1, 1024);
+  requireInteger(frames, 'frames', 1, 256);
+  requireInteger(delayMs, 'delayMs', 0, 65535);
+  requireFunction(requireObject(drawing, 'drawing').draw, 'draw of the drawing');
   const sharp = await imageLibrary();
   const bytes = size * size * 4;
   const rgba = new Uint8Array(bytes * frames);
@@ -51,11 +43,11 @@ export async function generateStickers(
   folder: string,
   options: DrawOptions & { drawings?: readonly Drawing[]; signal?: AbortSignal } = {},
 ): Promise<number> {
-  await makeFolder(folder, `make the folder ${folder} for drawn stickers`);
-  const { drawings = DRAWINGS } = options;
+  const { drawings = DRAWINGS, signal } = requireObject(options, 'options');
+  await makeFolder(requireText(folder, 'folder'), `make the folder ${folder} for drawn stickers`);
   const lines: string[] = [];
   for (const drawing of drawings) {
-    throwIfAborted(options.signal, 'Drawing stickers');
+    throwIfAborted(signal, 'Drawing stickers');
     const { name, caption } = drawing;
     const file = `${name}.webp`;
     await writeAtomic(
