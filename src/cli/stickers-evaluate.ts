@@ -37,6 +37,7 @@ interface StickersEvaluateFlags extends ComputeFlags {
   features?: string;
   sheet?: string;
   sheetClips: number;
+  sheetMadeOnly: boolean;
   captionField?: string;
   json?: string;
 }
@@ -71,6 +72,7 @@ export function stickersEvaluateCommand(): Command {
     .option('--features <onnx>', 'feature extractor for the Frechet distance (needs onnxruntime-node)')
     .option('--sheet <file>', 'contact sheet to write, a PNG')
     .option('--sheet-clips <count>', 'clips on the contact sheet', integer(1), 6)
+    .option('--sheet-made-only', 'show nothing of the data: only frames the network made', false)
     .option('--caption-field <name>', 'field of captions.jsonl')
     .option('--json <file>', 'file for all numbers')
     .optionsGroup('Machine:')
@@ -119,7 +121,11 @@ async function evaluate(
   );
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
   const features = flags.features === undefined ? undefined : await OnnxFeatures.load(flags.features);
-  const sheet = evaluationSheet({ channels, frames, height: size, width: size }, flags.sheetClips);
+  const sheet = evaluationSheet(
+    { channels, frames, height: size, width: size },
+    flags.sheetClips,
+    flags.sheetMadeOnly,
+  );
   const evaluation = await evaluateStickers(pipeline, data, {
     sampling: { sampler, guidance, seed, ...(steps !== undefined && { steps }) },
     batchSize,

@@ -60,6 +60,8 @@ export interface EvaluateOptions {
     task: FillingTask;
     truth: Float32Array;
     filled: Record<Filler, Float32Array>;
+    /** Frames that were not given. */
+    made: readonly number[];
   }) => void;
 }
 
@@ -223,7 +225,7 @@ async function fill(
       ),
     });
     sums.add({ network: quality('network'), nearest: quality('nearest'), blend: quality('blend') });
-    onClip?.({ name: sample.name, task, truth, filled });
+    onClip?.({ name: sample.name, task, truth, filled, made: judged });
   }
   if (features) {
     sums.features.generated.push(...(await features.extract(generated, shape)));

@@ -1,4 +1,7 @@
-/** A picture of clips and what was filled in for them: one band a clip and task, with the true frames, the network's and the baselines'. */
+/**
+ * A picture of clips and what was filled in for them: one band a clip and task, with the true frames, the network's and the
+ * baselines'. Or only what the network made, for data that may not be passed on.
+ */
 
 import { imageLibrary } from '../data/image-library.js';
 import { native } from '../native.js';
@@ -11,19 +14,23 @@ interface SheetClip {
   task: FillingTask;
   truth: Float32Array;
   filled: Record<Filler, Float32Array>;
+  made: readonly number[];
 }
 
 export interface EvaluationSheet {
   /** Keeps the first clips of each task. */
   add(clip: SheetClip): void;
-  /** Writes a PNG. Rows: truth, network, nearest, blend. */
+  /** Writes a PNG. Rows: truth, network, nearest, blend; or the network's alone, with gaps for given frames. */
   save(path: string): Promise<void>;
 }
 
 const GAP = 4;
 
-/** @param most clips shown of each task */
-export function evaluationSheet(shape: ClipShape, most: number): EvaluationSheet {
+/**
+ * @param most clips shown of each task
+ * @param madeOnly leaves out everything that comes from the data
+ */
+export function evaluationSheet(shape: ClipShape, most: number, madeOnly = false): EvaluationSheet {
   const clips: SheetClip[] = [];
   return {
     add(clip) {
@@ -36,17 +43,20 @@ export function evaluationSheet(shape: ClipShape, most: number): EvaluationSheet
       const sharp = await imageLibrary();
       const { channels, frames, height, width } = shape;
       const ordered = FILLING_TASKS.flatMap((task) => clips.filter((clip) => clip.task === task));
-      const band = (1 + FILLERS.length) * height + GAP;
+      const rows = madeOnly ? 1 : 1 + FILLERS.length;
+      const band = rows * height + GAP;
       const pictures: {
         input: Buffer;
         raw: { width: number; height: number; channels: 4 };
         left: number;
         top: number;
       }[] = [];
-      for (const [index, { truth, filled }] of ordered.entries()) {
-        for (const [row, values] of [truth, ...FILLERS.map((filler) => filled[filler])].entries()) {
+      for (const [index, { truth, filled, made }] of ordered.entries()) {
+        const shown = madeOnly ? [filled.network] : [truth, ...FILLERS.map((filler) => filled[filler])];
+        for (const [row, values] of shown.entries()) {
           const rgba = await native.framesFromValues(values, frames, height, width, channels);
           for (let frame = 0; frame < frames; frame++) {
+            if (madeOnly && !made.includes(frame)) continue;
             const bytes = width * height * 4;
             pictures.push({
               input: Buffer.from(rgba.subarray(frame * bytes, (frame + 1) * bytes)),
