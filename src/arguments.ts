@@ -41,9 +41,9 @@ export function requireFunction<T>(value: T, name: string): T {
 }
 
 /** Settings or another object that is no list. */
-export function requireObject<T>(value: T, name: string): T {
+export function requireObject<T>(value: T, name: string, mend?: string): T {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    throw invalid('object', name, value);
+    throw invalid('object', name, value, mend);
   return value;
 }
 

@@ -182,7 +182,8 @@ describe('duet federate', () => {
 
   test('names what differs when a run is resumed with other options', async () => {
     const run = join(folder, 'other');
-    await succeed('federate', data, '--model', model, ...quickRun, '--rounds', '1', '--run', run);
+    const zero = ['--clear-gradients', 'zero'];
+    await succeed('federate', data, '--model', model, ...quickRun, '--rounds', '1', '--run', run, ...zero);
     const { status, stderr } = await duet(
       'federate',
       data,
@@ -195,7 +196,12 @@ describe('duet federate', () => {
       run,
       '--resume',
     );
-    expect([status, stderr]).toEqual([1, expect.stringMatching(/other settings: rounds was 1 and is 2\./)]);
+    expect([status, stderr]).toEqual([
+      1,
+      expect.stringMatching(
+        /other settings: strategy.clearGradients was "zero" and is "none"; rounds was 1 and is 2\./,
+      ),
+    ]);
     const fresh = await duet('federate', data, '--model', model, ...quickRun, '--rounds', '1', '--run', run);
     expect(fresh.stderr).toMatch(/already holds a run; resume it \(--resume\)/);
   });

@@ -1,9 +1,10 @@
 // Errors: one type, codes for programs, messages that name the thing, what was expected, what came and what to do.
 
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { appendFile, copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
 import { z } from 'zod';
+import { Tokenizer } from '../src/data/tokenizer.js';
 import { asDuetError, codeOf, DuetError, ioError, shown, throwIfAborted } from '../src/errors.js';
 import { viltConfig, viltPreset } from '../src/models/config.js';
 import { nameFromPublished, publishedName } from '../src/models/names.js';
@@ -67,6 +68,12 @@ describe('DuetError', () => {
       'NaN',
       '"a"',
       '[1]',
+    ]);
+    expect([shown(null), shown(() => 1), shown(new Float32Array(2)), shown(new Map())]).toEqual([
+      'null',
+      'a function',
+      'Float32Array of 8 bytes',
+      'an object of Map',
     ]);
     expect(shown('x'.repeat(500)).length).toBe(80);
   });
@@ -261,6 +268,30 @@ describe('a model', () => {
     });
     expect(() => model.addHead('a b', 2)).toThrow(/letters, digits/);
     await expect(model.evaluate(madeBatch(1), 'sums')).rejects.toMatchObject({ name: 'DuetError' });
+  });
+
+  test('answers, folders and tokenizers that cannot be', async () => {
+    expect(() => Vilt.create(viltPreset('tiny'), { answers: 'yes' as never })).toThrow(
+      'Expected AnswerVocabulary, list of texts or number of classes for answers but received "yes"',
+    );
+    await expect(Vilt.fromPretrained(undefined as never)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message:
+        'Expected text for folder but received nothing; name the folder of a model, with config.json and model.safetensors',
+    });
+    const folder = await temporaryFolder();
+    const tokenizer = Tokenizer.fromTexts(['a'], { size: 300 });
+    const config = viltPreset('tiny', { vocab_size: tokenizer.size });
+    using model = Vilt.create(config, { tokenizer });
+    await model.save(folder);
+    expect(() => Vilt.create({ ...config, vocab_size: tokenizer.size - 1 }, { tokenizer })).toThrow(
+      `Expected at most ${tokenizer.size - 1} tokens (vocab_size of the config) in tokenizer but found ${tokenizer.size}`,
+    );
+    await appendFile(join(folder, 'vocab.txt'), 'one\nmore\n');
+    await expect(Vilt.fromPretrained(folder)).rejects.toMatchObject({
+      code: 'CORRUPT',
+      message: expect.stringMatching(/at most \d+ tokens .* in .*vocab\.txt but found \d+/),
+    });
   });
 
   test('that is disposed of says so', async () => {

@@ -11,6 +11,7 @@ import type { Tensors } from '../src/native.js';
 import {
   allRounds,
   madeBatch,
+  temporaryFolder,
   tinyClients,
   tinyFederation,
   tinyModel,
@@ -240,9 +241,23 @@ describe('a loss that is not finite', () => {
     poisoned.pixelValues[5] = Number.NaN;
     const train = new Disturbed([madeBatch(1), madeBatch(2), madeBatch(3)], 4, () => poisoned);
     const clients = [...tinyClients(1), { name: 'sick', train }];
-    await expect(allRounds(tinyFederation({ clients, rounds: 3 }))).rejects.toMatchObject({
+    const runDir = await temporaryFolder();
+    await expect(allRounds(tinyFederation({ clients, rounds: 3, runDir }))).rejects.toMatchObject({
       code: 'NOT_FINITE',
-      message: expect.stringMatching(/client sick, round 2, batch 2 of 3/),
+      message: expect.stringMatching(
+        /client sick, round 2, batch 2 of 3.*; the run up to round 1 is kept in/,
+      ),
+    });
+  });
+
+  test('in the first round leaves nothing to keep, and says so', async () => {
+    const poisoned = madeBatch(3);
+    poisoned.pixelValues[5] = Number.NaN;
+    const clients = [{ name: 'sick', train: new FixedBatches([poisoned]) }];
+    const runDir = await temporaryFolder();
+    await expect(allRounds(tinyFederation({ clients, runDir }))).rejects.toMatchObject({
+      code: 'NOT_FINITE',
+      message: expect.stringMatching(/round 1, batch 1 of 1: .*; no round was done before it$/),
     });
   });
 });
@@ -300,7 +315,18 @@ describe('options that cannot work', () => {
     ['no clients', { clients: [] }, /1 to 65535 clients but received 0/],
     ['equal names', { clients: [...tinyClients(1), ...tinyClients(1)] }, /"client0" is there twice/],
     ['an unknown task', { clients: [{ ...tinyClients(1)[0]!, task: 'sums' }] }, /\(vqa\).*received "sums"/],
-    ['resume without a folder', { resume: true }, /Expected runDir with resume/],
+    [
+      'resume without a folder',
+      { resume: true },
+      /Expected folder to resume for runDir but received nothing/,
+    ],
+    ['no model', { model: undefined } as object, /Expected Vilt for model but received nothing; open one/],
+    [
+      'no strategy',
+      { strategy: undefined } as object,
+      /Expected object for strategy but received nothing; make one, e.g. new FedDat\(\)/,
+    ],
+    ['a client without data', { clients: [{ name: 'a' }] } as object, /object for train of client a but/],
   ];
   test.each(cases)('%s', (_, options, message) => {
     expect(() => tinyFederation(options)).toThrow(

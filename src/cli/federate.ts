@@ -41,6 +41,7 @@ interface FederateFlags extends DataFlags, ComputeFlags {
   gatedWith: 'received' | 'aggregate';
   sharedHead: boolean;
   passes: 'merged' | 'published';
+  clearGradients: 'none' | 'zero';
   schedule: 'linear' | 'constant' | 'cosine';
   nominalEpochs: number;
   warmup: number;
@@ -146,6 +147,14 @@ function strategyOptions(command: Command): void {
         .default('merged'),
     )
     .addOption(
+      new Option(
+        '--clear-gradients <how>',
+        'FedDAT: skip parameters without a gradient, or move them by momentum',
+      )
+        .choices(['none', 'zero'])
+        .default('none'),
+    )
+    .addOption(
       new Option('--schedule <kind>', 'of the learning rate')
         .choices(['linear', 'constant', 'cosine'])
         .default('linear'),
@@ -164,8 +173,12 @@ async function federate(data: string, flags: FederateFlags): Promise<void> {
   const kept = () => (flags.run === undefined ? undefined : `Continue with: ${resumeCommand()}`);
   await untilStopped(progress, kept, async (signal) => {
     const { clients, answers } = await loadFederation(data, flags.model, flags);
-    const { temperature, weights, gatedWith, passes: order, sharedHead, compute, threads, device } = flags;
-    const options = { feddat: { temperature, weights, gatedWith, order }, fedavg: { weights, sharedHead } };
+    const { temperature, weights, gatedWith, passes: order, clearGradients, sharedHead } = flags;
+    const { compute, threads, device } = flags;
+    const options = {
+      feddat: { temperature, weights, gatedWith, order, clearGradients },
+      fedavg: { weights, sharedHead },
+    };
     const results = await runFederations({
       strategies: flags.strategy.map((name) => () => strategyByName(name, options)),
       seeds: flags.seed,

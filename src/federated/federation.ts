@@ -332,8 +332,13 @@ export class Federation {
     if (code === 'CANCELLED') throw error;
     if (code === 'NOT_FINITE') {
       const { runDir } = this.settings;
+      const last = report.number - 1;
       const kept =
-        runDir === undefined ? '' : `; the run up to round ${report.number - 1} is kept in ${runDir}`;
+        last < 1
+          ? '; no round was done before it'
+          : runDir === undefined
+            ? ''
+            : `; the run up to round ${last} is kept in ${runDir}`;
       const where = during === 'training' ? '' : `Client ${client.name}, round ${report.number}: `;
       throw new DuetError('NOT_FINITE', where + messageOf(error) + kept, { cause: error });
     }

@@ -5,6 +5,7 @@ import { requireFunction, requireInstance, requireList, requireObject, requireTe
 import { DuetError } from '../errors.js';
 import { Vilt } from '../models/vilt.js';
 import type { OptimizerOptions } from '../native.js';
+import { requireRunDir } from '../run/run-folder.js';
 import { validated } from '../validation.js';
 import { requireSource } from './batch-source.js';
 import { type FederatedClient, taskOf } from './client.js';
@@ -86,18 +87,17 @@ export function federationSettings(options: FederationOptions): FederationSettin
   requireList(clients, 'clients', requireObject);
   if (onProgress !== undefined) requireFunction(onProgress, 'onProgress');
   const checked = validated(schema, settings, 'federation options');
-  if (checked.resume && checked.runDir === undefined) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      'Expected runDir with resume but received nothing; name the folder to resume',
-    );
-  }
+  requireRunDir(checked);
   checkClients(model, strategy, clients, checked);
   return checked;
 }
 
 function requireStrategy(strategy: Strategy): void {
-  const { training, evaluations, isPersonal, isShared, aggregate } = requireObject(strategy, 'strategy');
+  const { training, evaluations, isPersonal, isShared, aggregate } = requireObject(
+    strategy,
+    'strategy',
+    'make one, e.g. new FedDat()',
+  );
   requireObject(training, 'training of the strategy');
   requireList(evaluations, 'evaluations of the strategy', requireObject);
   for (const [name, call] of Object.entries({ isPersonal, isShared, aggregate }))

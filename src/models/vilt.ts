@@ -21,7 +21,7 @@ import {
 import { AnswerVocabulary } from '../data/answers.js';
 import { type PictureSpec, pictureSpec, readPictureSpec } from '../data/image-processor.js';
 import { Tokenizer } from '../data/tokenizer.js';
-import { DuetError } from '../errors.js';
+import { DuetError, type DuetErrorCode } from '../errors.js';
 import {
   type AdapterMode,
   guarded,
@@ -146,7 +146,9 @@ export class Vilt {
     const model = new Vilt(config, checked, () => fileFingerprint(weights));
     try {
       await model.#call((handle) => handle.load(weights));
-      if (await exists(join(folder, 'vocab.txt'))) model.tokenizer = await Tokenizer.load(folder);
+      const words = join(folder, 'vocab.txt');
+      if (await exists(words))
+        model.tokenizer = fitting(await Tokenizer.load(words), config, 'CORRUPT', words);
       if (await exists(join(folder, 'preprocessor_config.json')))
         model.pictures = await readPictureSpec(folder);
       const answersFile = join(folder, 'answers.json');
@@ -169,7 +171,7 @@ export class Vilt {
     checkAnswers(answers);
     const model = new Vilt(viltConfig(config), checked);
     try {
-      model.tokenizer = tokenizer;
+      if (tokenizer) model.tokenizer = fitting(tokenizer, model.config, 'INVALID_ARGUMENT', 'tokenizer');
       if (pictures !== undefined)
         model.pictures = pictureSpec({ ...model.pictures, ...requireObject(pictures, 'pictures') });
       model.#addAnswers(answers);
@@ -356,6 +358,15 @@ export class Vilt {
       await this.write(tensors);
     }
   }
+}
+
+/** @throws DuetError with `code` when the tokenizer has ids that the embedding table does not have */
+function fitting(tokenizer: Tokenizer, config: ViltConfig, code: DuetErrorCode, source: string): Tokenizer {
+  if (tokenizer.size <= config.vocab_size) return tokenizer;
+  throw new DuetError(
+    code,
+    `Expected at most ${config.vocab_size} tokens (vocab_size of the config) in ${source} but found ${tokenizer.size}`,
+  );
 }
 
 /** @throws DuetError INVALID_ARGUMENT for anything but a vocabulary, a list of texts or a number of classes */

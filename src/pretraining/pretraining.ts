@@ -19,9 +19,10 @@ import { type DataReport, reportsOf } from '../federated/data-report.js';
 import { type Accuracies, evaluateClient, type Scored } from '../federated/evaluation.js';
 import { laidOut, scheduleSchema } from '../federated/schedule.js';
 import { streamOf } from '../federated/streams.js';
+import { isAdapter } from '../models/names.js';
 import { DEFAULT_TASK, Vilt } from '../models/vilt.js';
 import type { Tensors } from '../native.js';
-import { RunFolder } from '../run/run-folder.js';
+import { RunFolder, requireRunDir } from '../run/run-folder.js';
 import { validated } from '../validation.js';
 import { packPretraining, unpackPretraining } from './checkpoint.js';
 
@@ -93,6 +94,7 @@ export class Pretraining {
   readonly #data: FederatedClient;
   readonly #onProgress: (progress: PretrainingProgress) => void;
   #done = 0;
+  #opened = false;
   #optimizer: Tensors | undefined;
 
   constructor(options: PretrainingOptions) {
@@ -105,6 +107,7 @@ export class Pretraining {
     if (evaluation !== undefined) requireSource(evaluation, 'evaluation');
     if (onProgress !== undefined) requireFunction(onProgress, 'onProgress');
     this.settings = validated(schema, settings, 'pretraining options');
+    requireRunDir(this.settings);
     if (!model.heads.has(DEFAULT_TASK)) {
       throw new DuetError(
         'INVALID_ARGUMENT',
@@ -117,7 +120,8 @@ export class Pretraining {
   }
 
   /**
-   * Runs the epochs that are left and reports each; the model then has the weights of the last.
+   * Runs the epochs that are left and reports each; the model then has the weights of the last. After a stop or an error it has
+   * those of the last whole epoch, and `run` can be called again.
    * @throws DuetError CANCELLED, NOT_FINITE, DISK_FULL or IO as a federation does
    */
   async *run(options: { signal?: AbortSignal } = {}): AsyncGenerator<EpochReport, void, undefined> {
@@ -128,18 +132,7 @@ export class Pretraining {
     let folder: RunFolder<EpochReport> | undefined;
     try {
       folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
-      while (this.#done < epochs) {
-        const report = await this.#epoch(signal);
-        if (folder) {
-          await folder.describeData(this.data);
-          await folder.record(
-            report,
-            await packPretraining(this.model, report.number, this.#optimizer ?? {}),
-          );
-        }
-        this.#done = report.number;
-        yield report;
-      }
+      while (this.#done < epochs) yield await this.#recorded(folder, signal);
     } finally {
       release();
       await folder?.close();
@@ -168,9 +161,10 @@ export class Pretraining {
         },
         data: { samples: train.size, fingerprint: train.fingerprint, evaluation: evaluation?.fingerprint },
       },
-      resume: resume || this.#done > 0,
+      resume: resume || this.#opened,
       keep: 1,
     });
+    this.#opened = true;
     try {
       const checkpoint = await folder.latest();
       if (checkpoint) {
@@ -184,6 +178,24 @@ export class Pretraining {
       return folder;
     } catch (error) {
       await folder.close();
+      throw error;
+    }
+  }
+
+  /** One epoch and its record; when it does not come to its end, the model gets back the weights it had before. */
+  async #recorded(folder: RunFolder<EpochReport> | undefined, signal?: AbortSignal): Promise<EpochReport> {
+    const { model } = this;
+    const weights = await model.read(model.names((name) => !isAdapter(name)));
+    const optimizer = this.#optimizer;
+    try {
+      const report = await this.#epoch(signal);
+      await folder?.describeData(this.data);
+      await folder?.record(report, await packPretraining(model, report.number, this.#optimizer ?? {}));
+      this.#done = report.number;
+      return report;
+    } catch (error) {
+      this.#optimizer = optimizer;
+      if (!model.disposed) await model.write(weights);
       throw error;
     }
   }

@@ -16,6 +16,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { invalid } from '../arguments.js';
 import { DuetError, messageOf } from '../errors.js';
 import { native, type TensorData } from '../native.js';
 import { validated } from '../validation.js';
@@ -44,6 +45,11 @@ export interface Checkpoint {
 
 const configSchema = z.looseObject({ kind: z.string(), settings: z.record(z.string(), z.unknown()) });
 const CHECKPOINT = /^round-(\d+)\.safetensors$/;
+
+/** @throws DuetError INVALID_ARGUMENT for `resume` without a folder */
+export function requireRunDir({ resume, runDir }: { resume: boolean; runDir?: string | undefined }): void {
+  if (resume && runDir === undefined) throw invalid('folder to resume', 'runDir', runDir);
+}
 
 export class RunFolder<Line extends { number: number }> {
   readonly path: string;

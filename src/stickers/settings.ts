@@ -5,6 +5,7 @@ import { requireInstance, requireObject } from '../arguments.js';
 import { StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError } from '../errors.js';
 import { type DfgnConfig, type DfgnConfigInput, dfgnConfig } from '../models/dfgn-config.js';
+import { requireRunDir } from '../run/run-folder.js';
 import { validated } from '../validation.js';
 import { WORD_DROP_PROBABILITY } from './captions.js';
 import type { CurriculumName } from './curriculum/by-name.js';
@@ -139,6 +140,7 @@ export function trainerSettings(options: StickerTrainerOptions): TrainerSettings
     'open it with StickerDataset.fromFolder',
   ).spec;
   const checked = validated(settingsSchema, rest, 'the options of StickerTrainer');
+  requireRunDir(checked);
   const { space, patch } = checked;
   const fitting = {
     num_frames: frames,
