@@ -44,6 +44,24 @@ function node(script: string): unknown {
   return JSON.parse(result.stdout);
 }
 
+function emptyProject(path: string): void {
+  mkdirSync(path);
+  writeFileSync(join(path, 'package.json'), '{ "private": true, "type": "module" }');
+}
+
+/** What npm says when the registry cannot be reached, or when it is offline and has a package not in its cache. */
+const OFFLINE =
+  /^npm (?:error|ERR!) code (?:ENOTFOUND|EAI_AGAIN|ECONN\w+|E\w*TIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT|ENOTCACHED)$/m;
+
+/** Installs without scripts. @returns false when there is no network; any other failure is thrown with npm's words */
+function installed(cwd: string, ...args: string[]): boolean {
+  const quick = ['--prefer-offline', '--fetch-retries=0', '--no-audit', '--no-fund'];
+  const result = spawnSync('npm', ['install', '--ignore-scripts', ...quick, ...args], { ...options, cwd });
+  if (result.status === 0) return true;
+  if (OFFLINE.test(result.stderr)) return false;
+  throw new Error(`npm install failed with exit ${result.status ?? result.signal}: ${result.stderr}`);
+}
+
 /** Without a network and with an empty npm cache: the tarball's content, and the dependencies of the checkout. */
 function installByHand(tarball: string): void {
   const target = join(app, 'node_modules/duet-train');
@@ -55,6 +73,25 @@ function installByHand(tarball: string): void {
   }
 }
 
+describe.skipIf(reason)('installing', () => {
+  const project = join(folder, 'project');
+  beforeAll(() => emptyProject(project));
+  const nowhere = [
+    '--registry=http://127.0.0.1:1',
+    '--cache',
+    join(folder, 'empty-cache'),
+    '@duet-train/nothing',
+  ];
+
+  test.each([[[]], [['--offline']]])('without a network is told apart %j', (offline) => {
+    expect(installed(project, ...nowhere, ...offline)).toBe(false);
+  });
+
+  test('anything else fails with what npm says', () => {
+    expect(() => installed(project, join(folder, 'no-such-package.tgz'))).toThrow(/no-such-package\.tgz/);
+  });
+});
+
 describe.skipIf(reason)('the packed package', () => {
   let files: string[] = [];
 
@@ -62,16 +99,11 @@ describe.skipIf(reason)('the packed package', () => {
     npm(root, 'pack', '--pack-destination', folder);
     const tarball = join(folder, readdirSync(folder).find((name) => name.endsWith('.tgz')) ?? '');
     files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n');
-    mkdirSync(app);
-    writeFileSync(join(app, 'package.json'), '{ "private": true, "type": "module" }');
-    const quick = ['--prefer-offline', '--fetch-retries=0', '--no-audit', '--no-fund'];
-    try {
-      npm(app, 'install', '--ignore-scripts', ...quick, tarball);
-    } catch (error) {
-      console.log(`npm install did not work (${String(error).split('\n')[0]}); unpacking instead`);
-      rmSync(join(app, 'node_modules'), { recursive: true, force: true });
-      installByHand(tarball);
-    }
+    emptyProject(app);
+    if (installed(app, tarball)) return;
+    console.log('npm install found no network and nothing in its cache; unpacking instead');
+    rmSync(join(app, 'node_modules'), { recursive: true, force: true });
+    installByHand(tarball);
   }, 400_000);
 
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
