@@ -132,6 +132,10 @@ describe.skipIf(reason)('the packed package', () => {
     expect(existsSync(join(app, 'node_modules/duet-train/build'))).toBe(false);
   });
 
+  test('does not bring its optional peer', () => {
+    expect(existsSync(join(app, 'node_modules/onnxruntime-node'))).toBe(false);
+  });
+
   test('trains ten steps after import, with its own libraries', () => {
     const result = node(`
       import { Vilt, viltPreset } from 'duet-train';
