@@ -14,8 +14,8 @@ import {
   type ComputeFlags,
   computeOption,
   deviceOption,
+  differentIntegers,
   integer,
-  integers,
   list,
   listOf,
   positive,
@@ -75,7 +75,9 @@ export function federateCommand(): Command {
     .option('--batch-size <samples>', 'samples in a batch', integer(1), 32)
     .option('--lr <rate>', 'highest learning rate of the schedule', positive, 1e-4)
     .addOption(
-      new Option('--seed <seeds>', 'one or several integers').argParser(integers(0)).default([0], '0'),
+      new Option('--seed <seeds>', 'one or several integers')
+        .argParser(differentIntegers(0))
+        .default([0], '0'),
     )
     .option(
       '--run <dir>',

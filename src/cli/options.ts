@@ -39,6 +39,11 @@ export function integer(least: number): (text: string) => number {
 }
 
 export function integers(least: number): (text: string) => number[] {
+  return (text) => separated(text).map(integer(least));
+}
+
+/** Integers of which none comes twice. */
+export function differentIntegers(least: number): (text: string) => number[] {
   return (text) => list(text).map(integer(least));
 }
 
@@ -58,12 +63,17 @@ export function share(text: string): number {
   return value;
 }
 
-/** `a,b,c` as a list without empty entries. */
-export function list(text: string): string[] {
+function separated(text: string): string[] {
   const items = text.split(',').map((item) => item.trim());
   if (items.some((item) => item === '')) {
-    throw new InvalidArgumentError(`Expected names with commas between them but received "${text}".`);
+    throw new InvalidArgumentError(`Expected values with commas between them but received "${text}".`);
   }
+  return items;
+}
+
+/** `a,b,c` as a list of different names. */
+export function list(text: string): string[] {
+  const items = separated(text);
   if (new Set(items).size < items.length) {
     throw new InvalidArgumentError(`Expected each only once but received ${text}.`);
   }
