@@ -182,7 +182,6 @@ FullPass fullPass(Training& t, ViltPlan plan, const ViltBatch& batch, AdapterMod
 StepResult publishedStep(Training& t, const ViltBatch& batch) {
   StepResult result;
   const ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
-  const float* limit = t.options.maxGradNorm ? &*t.options.maxGradNorm : nullptr;
   Tensor pooledAll;
   {
     Tape tape(t.arena, false);
@@ -194,9 +193,10 @@ StepResult publishedStep(Training& t, const ViltBatch& batch) {
 
   auto update = [&](const char* prefix) {
     if (t.options.keepGradients) t.keepGradients(prefix, t.all);
-    result.gradNorm = AdamW::clip(t.all, limit);
+    const AdamW::Clipping clipping = AdamW::clip(t.all, t.options.maxGradNorm);
+    result.gradNorm = clipping.norm;
     const double rate = t.takeLearningRate();
-    t.optimizer.update(t.all, rate, t.options.clearGradients);
+    t.optimizer.update(t.all, rate, t.options.clearGradients, clipping.scale);
     result.learningRates.push_back(rate);
   };
   setTrainable(t.all, true);
@@ -331,9 +331,10 @@ StepResult plainStep(Training& t, const ViltBatch& batch) {
   tape.give(logits, loss.gradient);
   tape.backward();
   if (t.options.keepGradients) t.keepGradients("update.", t.all);
-  result.gradNorm = AdamW::clip(t.all, t.options.maxGradNorm ? &*t.options.maxGradNorm : nullptr);
+  const AdamW::Clipping clipping = AdamW::clip(t.all, t.options.maxGradNorm);
+  result.gradNorm = clipping.norm;
   const double rate = t.takeLearningRate();
-  t.optimizer.update(t.all, rate, t.options.clearGradients);
+  t.optimizer.update(t.all, rate, t.options.clearGradients, clipping.scale);
   ++t.batches;
   result.loss = loss.bce;
   result.bce = loss.bce;

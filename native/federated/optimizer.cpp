@@ -1,5 +1,6 @@
 #include "federated/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/kernels.h"
@@ -33,7 +34,8 @@ const AdamW::State* AdamW::find(const Parameter& parameter) const {
   return found == states_.end() ? nullptr : &found->second;
 }
 
-void AdamW::update(const std::vector<Parameter*>& parameters, double learningRate, ClearGradients clear) {
+void AdamW::update(const std::vector<Parameter*>& parameters, double learningRate, ClearGradients clear,
+                   float scale) {
   for (Parameter* p : parameters) {
     if (!p->hasGradient) {
       if (clear == ClearGradients::none || !find(*p)) continue;
@@ -46,26 +48,19 @@ void AdamW::update(const std::vector<Parameter*>& parameters, double learningRat
                                                 p->name.find("LayerNorm.weight") != std::string::npos);
     backend().optimizer.adamw({p->f32(), p->gradient.f32(), s.average.f32(), s.averageSquare.f32(),
                                p->value.elements(), s.step, learningRate, options_.beta1, options_.beta2,
-                               options_.epsilon, noDecay ? 0.0 : options_.weightDecay});
+                               options_.epsilon, noDecay ? 0.0 : options_.weightDecay, scale});
     p->hasGradient = false;
     p->changed();
   }
 }
 
-double AdamW::clip(const std::vector<Parameter*>& parameters, const float* limit) {
+AdamW::Clipping AdamW::clip(const std::vector<Parameter*>& parameters, const std::optional<float>& limit) {
   double sum = 0.0;
   for (Parameter* p : parameters)
     if (p->hasGradient) sum += backend().optimizer.squareSum(p->gradient.f32(), p->gradient.elements());
-  const double norm = std::sqrt(sum);
-  if (limit) {
-    const double factor = *limit / (norm + 1e-6);
-    if (factor < 1.0)
-      for (Parameter* p : parameters)
-        if (p->hasGradient)
-          backend().elementwise.scale(p->gradient.f32(), static_cast<float>(factor), p->gradient.f32(),
-                                      p->gradient.elements(), false);
-  }
-  return norm;
+  Clipping result{std::sqrt(sum)};
+  if (limit) result.scale = static_cast<float>(std::min(1.0, *limit / (result.norm + 1e-6)));
+  return result;
 }
 
 void AdamW::forget(const std::vector<Parameter*>& parameters) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,12 +19,16 @@ class AdamW {
  public:
   explicit AdamW(const AdamWOptions& options) : options_(options) {}
 
-  /// Updates the parameters that hold a gradient and forgets the gradients. With `zero` clearing a
-  /// parameter that ever had one is stepped with a gradient of zeros.
-  void update(const std::vector<Parameter*>& parameters, double learningRate, ClearGradients clear);
+  /// Updates the parameters that hold a gradient, which is taken times `scale`, and forgets the gradients.
+  /// With `zero` clearing a parameter that ever had one is stepped with a gradient of zeros.
+  void update(const std::vector<Parameter*>& parameters, double learningRate, ClearGradients clear,
+              float scale = 1.0f);
 
-  /// Global norm of all gradients held; with `limit` they are scaled down to it.
-  static double clip(const std::vector<Parameter*>& parameters, const float* limit);
+  struct Clipping {
+    double norm;         // of all gradients held
+    float scale = 1.0f;  // brings them down to the limit
+  };
+  static Clipping clip(const std::vector<Parameter*>& parameters, const std::optional<float>& limit);
   static void forget(const std::vector<Parameter*>& parameters);
 
   struct State {

@@ -1,4 +1,5 @@
 // AdamW with decoupled decay (Loshchilov & Hutter 2019), with the parameter's own step count t:
+// of g = scale * gradient:
 //   p *= 1 - lr wd;  m += (1 - b1)(g - m);  v = b2 v + (1 - b2) g^2;
 //   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 #pragma once
@@ -15,6 +16,7 @@ struct AdamWStep {
   int64_t count;
   int64_t step;  // t, counting this one
   double learningRate, beta1, beta2, epsilon, weightDecay;
+  float scale = 1.0f;  // of the gradient, to clip it
 };
 
 struct OptimizerKernels {

@@ -217,12 +217,13 @@ DenoisingResult DenoisingTraining::step(std::span<const DenoisingBatch> batches)
     result.loss += pass(batches[static_cast<size_t>(micro)], steps, micro, micros, true, result) /
                    static_cast<double>(micros);
   if (options.keepGradients) gradients = heldGradients(network);
-  result.gradNorm = AdamW::clip(trained, options.maxGradNorm ? &*options.maxGradNorm : nullptr);
+  const AdamW::Clipping clipping = AdamW::clip(trained, options.maxGradNorm);
+  result.gradNorm = clipping.norm;
   if (!std::isfinite(result.gradNorm))
     fail(Code::NotFinite, "Expected finite gradients but their norm in step ", steps, " is ", result.gradNorm,
          "; the weights are as before this step: lower the learning rate or look at this batch's latents");
   result.learningRate = learningRateAt(options.optimizer, options.schedule, steps);
-  optimizer.update(trained, result.learningRate, ClearGradients::none);
+  optimizer.update(trained, result.learningRate, ClearGradients::none, clipping.scale);
   if (ema) ema->update();
   result.step = ++steps;
   return result;
