@@ -34,22 +34,18 @@ void gather(PatchGather call, const Tensor& x, int64_t row, int64_t rows, Tensor
   backend().convolution.gatherPatches(call);
 }
 
-/// The right-hand side of dx = patches(dy) W' in the compute type. It lives for one backward pass.
+/// The right-hand side of dx = patches(dy) W', [(kh, kw, out), in], in the compute type. It lives for one
+/// backward pass.
 struct ExchangedKernel {
-  Tensor plain;
-  std::shared_ptr<PackedMatrix> packed;
   int64_t k, n;
+  std::shared_ptr<PackedMatrix> packed;
 
   ExchangedKernel(Tape& tape, const ConvolutionKernel& kernel, DType compute)
-      : plain(tape.empty({kernel.size * kernel.size * kernel.out(), kernel.in()})),
-        k(plain.dim(0)),
-        n(kernel.in()) {
-    const Weights& weights = kernel.weights;
-    backend().convolution.exchangeKernel(weights.parameter->f32() + weights.firstRow * weights.in(),
-                                         plain.f32(), kernel.out(), kernel.size * kernel.size, n);
-    if (compute == DType::f32) return;
-    packed = backend().product.pack({plain.raw(), DType::f32, n, false}, k, n, compute);
-    plain = Tensor{};
+      : k(kernel.size * kernel.size * kernel.out()), n(kernel.in()) {
+    const Weights& w = kernel.weights;
+    packed = backend().product.pack(
+        {w.parameter->f32() + w.firstRow * w.in(), k, n, w.in(), false, kernel.out(), n}, compute,
+        &tape.arena());
   }
 
   void multiply(const Tensor& patches, int64_t rows, const Tensor& dx, int64_t dxRow, bool accumulate) const {
@@ -58,7 +54,7 @@ struct ExchangedKernel {
     product.n = n;
     product.k = k;
     product.a = {patches.raw(), patches.dtype(), k, false};
-    product.b = {plain.raw(), patches.dtype(), n, false};
+    product.b = {nullptr, patches.dtype(), n, false};
     product.packedB = packed.get();
     product.c = at(dx, dxRow);
     product.cType = dx.dtype();
@@ -115,6 +111,7 @@ void inputGradientBySums(Tape& tape, const PatchGather& geometry, const Tensor& 
   const int64_t pictures = dy.rowCount() / outPixels;
   const int64_t chunk = std::min(pictures, std::max<int64_t>(1, kRowChunk / outPixels));
   const Tensor patches = tape.empty({chunk * outPixels, kernel.weights.in()});
+  const StepPacks packs(&tape.arena(), dy.dtype(), {&kernel.weights});
   PatchSum call{};
   call.patches = patches.f32();
   call.yType = dx.dtype();
@@ -134,7 +131,6 @@ void inputGradientBySums(Tape& tape, const PatchGather& geometry, const Tensor& 
     call.y = at(dx, picture * pixels);
     backend().convolution.sumPatches(call);
   }
-  kernel.weights.releasePacked(dy.dtype());
 }
 
 void check(const Var& x, const PictureGrid& grid, const ConvolutionKernel& kernel, const Parameter* bias,
@@ -189,10 +185,12 @@ Var convolution(Context& context, const Var& x, const PictureGrid& grid, Convolu
   const float* residual = options.residual ? options.residual->value.f32() : nullptr;
 
   Tensor y = tape.empty({outGrid.rows(), kernel.out()}, options.outType);
-  if (winograd)
+  if (winograd) {
     winogradConvolve(tape, grid, kernel, false, x.value, bias, residual, y);
-  else
+  } else {
+    const StepPacks packs(context.training ? &tape.arena() : nullptr, compute, {&kernel.weights});
     forwardByPatches(tape, geometry, x.value, kernel, bias, residual, y);
+  }
   if (!tracked) return {y, -1};
 
   const Var result = tape.track(y);

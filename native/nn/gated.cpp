@@ -29,6 +29,7 @@ Var gatedFeedForward(Context& context, const Var& x, Weights& first, Parameter* 
   Tensor before = tape.empty({throughHidden ? rows : chunk, 2 * hidden}, compute);
   {
     const Tensor after = tape.empty({chunk, hidden}, compute);
+    const StepPacks packs(context.training ? &tape.arena() : nullptr, compute, {&first, &second});
     for (int64_t row = 0; row < rows; row += chunk) {
       const int64_t count = std::min(chunk, rows - row), beforeRow = throughHidden ? row : 0;
       forwardRows(x.value, row, first, firstBias, nullptr, before, beforeRow, count, compute);
@@ -56,7 +57,9 @@ Var gatedFeedForward(Context& context, const Var& x, Weights& first, Parameter* 
     const int64_t rows = dy.rowCount(), hidden = second.in(), chunk = rowChunk(rows);
     Tensor converted = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
     const Tensor dBefore = tape.empty({chunk, 2 * hidden}, compute);
-    const Tensor hiddenRows = tape.empty({chunk, hidden}, compute);  // the hidden layer, then its gradient
+    const Tensor hiddenRows =
+        tape.empty({chunk, hidden}, compute);  // the gradient of the hidden layer, then the layer
+    const StepPacks packs(&tape.arena(), compute, {&first, &second});
     bool accumulateFirst = trainable(first) && beginWeightGradient(first);
     bool accumulateSecond = trainable(second) && beginWeightGradient(second);
     bool accumulate = false;
@@ -66,15 +69,13 @@ Var gatedFeedForward(Context& context, const Var& x, Weights& first, Parameter* 
       const int64_t count = std::min(chunk, rows - row);
       int64_t dyRow;
       const Tensor& dyRows = inType(dy, row, count, compute, converted, dyRow);
+      inputGradientRows(dyRows, dyRow, second, hiddenRows, 0, count, compute, false);
+      backend().gated.backward({at(before, row), trainable(second) ? hiddenRows.raw() : nullptr,
+                                hiddenRows.raw(), dBefore.raw(), compute, count, hidden});
       if (trainable(second)) {
-        backend().gated.forward(
-            {at(before, row), hiddenRows.raw(), nullptr, nullptr, compute, count, hidden});
         weightGradientRows(dyRows, dyRow, hiddenRows, 0, second, count, accumulateSecond);
         accumulateSecond = true;
       }
-      inputGradientRows(dyRows, dyRow, second, hiddenRows, 0, count, compute, false);
-      backend().gated.backward(
-          {at(before, row), nullptr, hiddenRows.raw(), dBefore.raw(), compute, count, hidden});
       if (trainable(first)) {
         weightGradientRows(dBefore, 0, input, row, first, count, accumulateFirst);
         accumulateFirst = true;
@@ -82,8 +83,6 @@ Var gatedFeedForward(Context& context, const Var& x, Weights& first, Parameter* 
       if (trainable(firstBias)) biasGradient(*firstBias, 0, dBefore.rows(0, count));
       if (dx.defined()) inputGradientRows(dBefore, 0, first, dx, row, count, compute, accumulate);
     }
-    first.releasePacked(compute);
-    second.releasePacked(compute);
   });
   return result;
 }

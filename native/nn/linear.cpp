@@ -29,6 +29,7 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
     biasPart = &slice;
   }
   const float* residual = options.residual ? options.residual->value.f32() : nullptr;
+  const StepPacks packs(context.training ? &tape.arena() : nullptr, compute, {&weight});
   for (int64_t row = 0; row < rows; row += chunk) {
     const int64_t count = std::min(chunk, rows - row);
     forwardRows(x.value, row, weight, biasPart, residual ? residual + row * weight.out() : nullptr, before,
@@ -62,6 +63,7 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
         if (trainable(bias)) biasGradient(*bias, weight.firstRow, dy);
         const int64_t rows = dy.rowCount(), chunk = rowChunk(rows);
         Tensor buffer = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
+        const StepPacks packs(&tape.arena(), compute, {&weight});
         bool accumulateWeight = trainable(weight) && beginWeightGradient(weight);
         bool accumulate = false;
         Tensor dx;
@@ -76,7 +78,6 @@ Var linear(Context& context, const Var& x, Weights& weight, Parameter* bias, con
           }
           if (dx.defined()) inputGradientRows(dyRows, dyRow, weight, dx, row, count, compute, accumulate);
         }
-        weight.releasePacked(compute);
       });
   return result;
 }
@@ -101,6 +102,7 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
   Tensor y = tape.empty({rows, width});
   Tensor before = tape.empty({throughHidden ? rows : chunk, hidden}, compute);
   Tensor after = tape.empty({chunk, hidden}, compute);
+  const StepPacks packs(context.training ? &tape.arena() : nullptr, compute, {&first, &second});
   for (int64_t row = 0; row < rows; row += chunk) {
     const int64_t count = std::min(chunk, rows - row);
     const int64_t beforeRow = throughHidden ? row : 0;
@@ -131,6 +133,7 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
     Tensor converted = dy.dtype() == compute ? Tensor{} : tape.empty({chunk, dy.columns()}, compute);
     Tensor dHidden = tape.empty({chunk, hidden}, compute);
     Tensor after = trainable(second) ? tape.empty({chunk, hidden}, compute) : Tensor{};
+    const StepPacks packs(&tape.arena(), compute, {&first, &second});
     bool accumulateFirst = trainable(first) && beginWeightGradient(first);
     bool accumulateSecond = trainable(second) && beginWeightGradient(second);
     bool accumulate = false;
@@ -163,8 +166,6 @@ Var feedForward(Context& context, const Var& x, Weights& first, Parameter* first
       if (trainable(firstBias)) biasGradient(*firstBias, 0, dHidden.rows(0, count));
       if (dx.defined()) inputGradientRows(dHidden, 0, first, dx, row, count, compute, accumulate);
     }
-    first.releasePacked(compute);
-    second.releasePacked(compute);
   });
   return result;
 }

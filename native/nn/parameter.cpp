@@ -78,9 +78,9 @@ void Weights::fill(Product& product, DType compute, Packed& packed, bool transpo
   const bool packs = compute != DType::f32 || colliding;
   if (packs && packed.version != parameter->version_) {
     const Tensor whole = parameter->stacked(firstRow, rows);
-    const Matrix matrix{whole.raw(), DType::f32, in(), transposedUse};
-    packed.matrix =
-        backend().product.pack(matrix, transposedUse ? in() : rows, transposedUse ? rows : in(), compute);
+    packed.matrix = backend().product.pack(
+        {whole.f32(), transposedUse ? in() : rows, transposedUse ? rows : in(), in(), transposedUse}, compute,
+        lender_);
     packed.version = parameter->version_;
     if (compute != DType::f32) parameter->dropPages();
   }
@@ -105,8 +105,22 @@ void Weights::backward(Product& product, DType compute, int64_t& done) {
   fill(product, compute, backward_, false, done);
 }
 
-void Weights::releasePacked(DType compute) {
-  if (compute == DType::f32) backward_ = {};
+StepPacks::StepPacks(Arena* arena, DType compute, std::initializer_list<Weights*> weights) {
+  if (!arena) return;
+  size_t count = 0;
+  for (Weights* w : weights) {
+    if (!w->parameter->trainable && compute != DType::f32) continue;
+    w->lender_ = arena;
+    lent_.at(count++) = w;
+  }
+}
+
+StepPacks::~StepPacks() {
+  for (Weights* w : lent_) {
+    if (!w) continue;
+    w->lender_ = nullptr;
+    w->forward_ = w->backward_ = {};
+  }
 }
 
 size_t Weights::packedBytes() const {

@@ -2,6 +2,8 @@
 // matrix products use.
 #pragma once
 
+#include <array>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <vector>
@@ -51,8 +53,8 @@ struct Parameter {
 /// The right-hand sides of y = x W^T (forward) and dx = dy W (backward) of a linear layer, or of
 /// some rows of stacked ones. W is out x in. In f32 the stored weight serves both directions (a
 /// packed copy is 4 % faster and doubles the memory; only where the row stride makes cache lines
-/// collide is it packed); in bf16 each direction is packed, frozen weights once, trained ones after
-/// every change.
+/// collide is it packed); in bf16 each direction is packed, frozen weights once, trained ones whenever a
+/// layer of a training step works with them (StepPacks).
 struct Weights {
   Parameter* parameter = nullptr;
   int64_t firstRow = 0, rows = 0;
@@ -64,19 +66,33 @@ struct Weights {
   /// them, which starts at row `done` of W, and moves `done` behind it.
   void forward(Product& product, DType compute, int64_t& done);
   void backward(Product& product, DType compute, int64_t& done);
-  /// Forgets an f32 copy that was packed for one layer's backward pass.
-  void releasePacked(DType compute);
 
  private:
   struct Packed {
     std::shared_ptr<PackedMatrix> matrix;
     int64_t version = -1;
   };
+  friend class StepPacks;
   Packed forward_, backward_;
+  Arena* lender_ = nullptr;
   void fill(Product& product, DType compute, Packed& packed, bool transposedUse, int64_t& done);
 
  public:
   size_t packedBytes() const;
+};
+
+/// While one lives, copies that are packed of weights for a training step lie in the memory of the step; they
+/// go with it. That is so for trained weights and in f32 for all.
+class StepPacks {
+ public:
+  /// @param arena null outside of training: copies are kept for the next pass
+  StepPacks(Arena* arena, DType compute, std::initializer_list<Weights*> weights);
+  ~StepPacks();
+  StepPacks(const StepPacks&) = delete;
+  StepPacks& operator=(const StepPacks&) = delete;
+
+ private:
+  std::array<Weights*, 2> lent_{};
 };
 
 }  // namespace duet

@@ -17,7 +17,7 @@ double productRate(int64_t m, int64_t n, int64_t k, DType dtype) {
   fillNormal(values.f32(), values.elements(), 1.0f, {1, 1});
   fillNormal(b.f32(), b.elements(), 1.0f, {1, 2});
   backend().elementwise.convert(values.raw(), DType::f32, a.raw(), dtype, a.elements());
-  const auto packed = backend().product.pack({b.raw(), DType::f32, n, false}, k, n, dtype);
+  const auto packed = backend().product.pack({b.f32(), k, n, n}, dtype, nullptr);
   Product product{};
   product.m = m;
   product.n = n;

@@ -19,17 +19,21 @@ TemporalAttentionKernels temporalAttentionKernels();
 DetailKernels detailKernels();
 GatedKernels gatedKernels();
 NoiseKernels noiseKernels();
+PackingKernels packingKernels();
 
 #define DUET_TEXT_OF(name) #name
 #define DUET_TEXT(name) DUET_TEXT_OF(name)
 
 const Backend& makeBackend() {
-  static const Backend backend{
-      DUET_TEXT(DUET_ISA), productKernels(),           normKernels(),      activationKernels(),
-      attentionKernels(),  elementwiseKernels(),       embeddingKernels(), lossKernels(),
-      optimizerKernels(),  convolutionKernels(),       winogradKernels(),  groupNormKernels(),
-      resampleKernels(),   temporalAttentionKernels(), detailKernels(),    gatedKernels(),
-      noiseKernels()};
+  static const Backend backend{DUET_TEXT(DUET_ISA), productKernels(),
+                               normKernels(),       activationKernels(),
+                               attentionKernels(),  elementwiseKernels(),
+                               embeddingKernels(),  lossKernels(),
+                               optimizerKernels(),  convolutionKernels(),
+                               winogradKernels(),   groupNormKernels(),
+                               resampleKernels(),   temporalAttentionKernels(),
+                               detailKernels(),     gatedKernels(),
+                               noiseKernels(),      packingKernels()};
   return backend;
 }
 

@@ -74,16 +74,8 @@ void sumPatches(const PatchSum& c) {
   c.yType == DType::bf16 ? sumPatchesAs<bf16>(c) : sumPatchesAs<float>(c);
 }
 
-void exchangeKernel(const float* weight, float* out, int64_t outChannels, int64_t taps, int64_t inChannels) {
-#pragma omp parallel for schedule(static)
-  for (int64_t o = 0; o < outChannels; ++o)
-    for (int64_t tap = 0; tap < taps; ++tap)
-      std::memcpy(out + (tap * outChannels + o) * inChannels, weight + (o * taps + tap) * inChannels,
-                  static_cast<size_t>(inChannels) * sizeof(float));
-}
-
 }  // namespace
 
-ConvolutionKernels convolutionKernels() { return {gatherPatches, sumPatches, exchangeKernel}; }
+ConvolutionKernels convolutionKernels() { return {gatherPatches, sumPatches}; }
 
 }  // namespace duet::cpu::DUET_ISA

@@ -34,9 +34,6 @@ struct ConvolutionKernels {
   /// Back: every pixel of y is the sum of its places in the patches. With a stride above 1 this costs less
   /// than patches of dy, most of which would be zero.
   void (*sumPatches)(const PatchSum&);
-  /// out[(kh, kw, o), i] = weight[o, (kh, kw, i)]
-  void (*exchangeKernel)(const float* weight, float* out, int64_t outChannels, int64_t taps,
-                         int64_t inChannels);
 };
 
 }  // namespace duet

@@ -23,12 +23,19 @@ void silenceAll(const Table&, Kernels&... kernels) {
 }
 
 /// A size in the place of a matrix; nothing but packedBytes looks into it.
-std::shared_ptr<PackedMatrix> packSize(const Matrix&, int64_t k, int64_t n, DType dtype) {
-  const auto size = std::make_shared<size_t>(static_cast<size_t>(k * n) * sizeOf(dtype));
+struct PackedSize {
+  size_t bytes;
+  Tensor taken;
+};
+
+std::shared_ptr<PackedMatrix> packSize(const PackSource& b, DType dtype, Arena* arena) {
+  const auto size = std::make_shared<PackedSize>();
+  size->bytes = static_cast<size_t>(b.k * b.n) * sizeOf(dtype);
+  if (arena) size->taken = arena->empty({b.k, b.n}, dtype);
   return {size, reinterpret_cast<PackedMatrix*>(size.get())};
 }
 
-size_t sizeOfPacked(const PackedMatrix& packed) { return reinterpret_cast<const size_t&>(packed); }
+size_t sizeOfPacked(const PackedMatrix& packed) { return reinterpret_cast<const PackedSize&>(packed).bytes; }
 
 /// The backend of this machine with silent kernels.
 const Backend& silent() {
@@ -51,8 +58,8 @@ const Backend& silent() {
     LossKernels& l = b.loss;
     silenceAll(l, l.distillation, l.binary, l.crossEntropy, l.softmax, l.softmaxBackward);
     silenceAll(b.optimizer, b.optimizer.adamw, b.optimizer.squareSum);
-    silenceAll(b.convolution, b.convolution.gatherPatches, b.convolution.sumPatches,
-               b.convolution.exchangeKernel);
+    silenceAll(b.convolution, b.convolution.gatherPatches, b.convolution.sumPatches);
+    silenceAll(b.packing, b.packing.pack);
     silenceAll(b.groupNorm, b.groupNorm.forward, b.groupNorm.backward);
     ResampleKernels& r = b.resample;
     silenceAll(r, r.upsample, r.upsampleBackward, r.averagePool, r.averagePoolBackward);

@@ -32,12 +32,14 @@ void backwardAs(const Gate& c) {
     const T* dAfter = static_cast<const T*>(c.dAfter) + row * c.width;
     T* dValue = static_cast<T*>(c.dBefore) + row * 2 * c.width;
     T* dGate = dValue + c.width;
+    T* after = c.after ? static_cast<T*>(c.after) + row * c.width : dValue;
 #pragma omp simd
     for (int64_t i = 0; i < c.width; ++i) {
-      const float g = readAs(gate, i), up = readAs(dAfter, i);
+      const float g = readAs(gate, i), v = readAs(value, i), up = readAs(dAfter, i);
       float cdf, density;
       normalCdf(g, cdf, density);
-      writeAs(dGate, i, up * readAs(value, i) * (cdf + g * density));
+      writeAs(after, i, v * (g * cdf));
+      writeAs(dGate, i, up * v * (cdf + g * density));
       writeAs(dValue, i, up * (g * cdf));
     }
   }

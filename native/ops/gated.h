@@ -8,7 +8,7 @@ namespace duet {
 
 struct Gate {
   const void* before;  // rows x 2 width: [a | g]
-  void* after;         // forward: rows x width
+  void* after;         // rows x width; backward: made again, null where not wanted, may be dAfter
   const void* dAfter;  // backward: rows x width
   void* dBefore;       // backward: rows x 2 width
   DType dtype;         // of all of them

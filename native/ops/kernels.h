@@ -14,6 +14,7 @@
 #include "ops/noise.h"
 #include "ops/norm.h"
 #include "ops/optimizer.h"
+#include "ops/packing.h"
 #include "ops/product.h"
 #include "ops/resample.h"
 #include "ops/temporal_attention.h"
@@ -42,6 +43,7 @@ struct Backend {
   DetailKernels detail;
   GatedKernels gated;
   NoiseKernels noise;
+  PackingKernels packing;
 };
 
 /// The CPU backend for this machine (DUET_ISA in the environment may choose a lesser one).

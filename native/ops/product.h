@@ -4,7 +4,9 @@
 
 #include <memory>
 
+#include "core/arena.h"
 #include "core/tensor.h"
+#include "ops/packing.h"
 
 namespace duet {
 
@@ -32,8 +34,8 @@ struct Product {
 
 struct ProductKernels {
   void (*multiply)(const Product&);
-  /// Packs a K x N matrix given as f32 into `dtype` for products with it on the right.
-  std::shared_ptr<PackedMatrix> (*pack)(const Matrix& b, int64_t k, int64_t n, DType dtype);
+  /// Packs a matrix into `dtype` for products with it on the right, in memory of `arena` where one is given.
+  std::shared_ptr<PackedMatrix> (*pack)(const PackSource& b, DType dtype, Arena* arena);
   size_t (*packedBytes)(const PackedMatrix&);
   /// Whether this machine multiplies matrices of a type (bf16 needs a processor with AVX-512).
   bool (*supports)(DType dtype);

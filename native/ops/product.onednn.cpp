@@ -1,16 +1,19 @@
 // Matrix products on oneDNN. This one file hides the difference between its 2.x and 3.x interfaces.
 // Primitives are kept by their shapes; one scratchpad serves them all.
+#include <array>
 #include <cstdlib>
+#include <map>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
+#include <vector>
 
-#include "ops/product.h"
+#include "ops/kernels.h"
 
 namespace duet {
 
 struct PackedMatrix {
+  Tensor storage;
   dnnl::memory memory;
-  int64_t k, n;
 };
 
 namespace {
@@ -40,15 +43,18 @@ struct KeyHash {
   }
 };
 
+/// A product of some shapes and what it works on, whose places are filled in call by call.
 struct Plan {
-  dnnl::matmul::primitive_desc description;
   dnnl::matmul primitive;
+  std::unordered_map<int, memory> arguments;
+  size_t scratchBytes;
 };
 
 struct Library {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream{engine};
   std::unordered_map<Key, Plan, KeyHash> plans;
+  std::map<std::array<int64_t, 3>, memory::desc> layouts;  // of packed matrices: k, n, data type
   void* scratch = nullptr;
   size_t scratchBytes = 0;
 
@@ -108,6 +114,10 @@ auto guarded(const char* what, Work work) {
   }
 }
 
+int residualArgument(const Product& c) {
+  return DNNL_ARG_ATTR_MULTIPLE_POST_OP(c.accumulate ? 1 : 0) | DNNL_ARG_SRC_1;
+}
+
 Plan makePlan(const Product& c) {
   const memory::desc a = matrix(c.m, c.k, c.a.dtype, c.a.stride, c.a.transposed);
   const memory::desc b =
@@ -122,7 +132,18 @@ Plan makePlan(const Product& c) {
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   attributes.set_post_ops(steps);
   const auto description = describe(a, b, c.bias ? &bias : nullptr, out, attributes);
-  return {description, dnnl::matmul(description)};
+  std::unordered_map<int, memory> arguments;
+  const auto place = [&](int argument, const memory::desc& desc) {
+    arguments.emplace(argument, memory(desc, library().engine, nullptr));
+  };
+  place(DNNL_ARG_SRC, a);
+  place(DNNL_ARG_WEIGHTS, b);
+  place(DNNL_ARG_DST, out);
+  if (c.bias) place(DNNL_ARG_BIAS, bias);
+  if (c.residual) place(residualArgument(c), matrix(c.m, c.n, DType::f32, c.residualStride, false));
+  const memory::desc scratchpad = description.scratchpad_desc();
+  if (scratchpad.get_size() > 0) place(DNNL_ARG_SCRATCHPAD, scratchpad);
+  return {dnnl::matmul(description), std::move(arguments), scratchpad.get_size()};
 }
 
 Key keyOf(const Product& c) {
@@ -147,42 +168,80 @@ void multiply(const Product& c) {
       if (lib.plans.size() >= kPlans) lib.plans.clear();
       found = lib.plans.emplace(key, makePlan(c)).first;
     }
-    const Plan& plan = found->second;
-    auto wrap = [&](const memory::desc& desc, const void* data) {
-      return memory(desc, lib.engine, const_cast<void*>(data));
+    Plan& plan = found->second;
+    const auto set = [&](int argument, const void* data) {
+      plan.arguments.at(argument).set_data_handle(const_cast<void*>(data));
     };
-    std::unordered_map<int, memory> arguments{
-        {DNNL_ARG_SRC, wrap(plan.description.src_desc(), c.a.data)},
-        {DNNL_ARG_WEIGHTS, c.packedB ? c.packedB->memory : wrap(plan.description.weights_desc(), c.b.data)},
-        {DNNL_ARG_DST, wrap(plan.description.dst_desc(), c.c)}};
-    if (c.bias)
-      arguments.emplace(DNNL_ARG_BIAS,
-                        wrap(memory::desc({1, c.n}, DataType::f32, memory::dims{c.n, 1}), c.bias));
-    if (c.residual)
-      arguments.emplace(DNNL_ARG_ATTR_MULTIPLE_POST_OP(c.accumulate ? 1 : 0) | DNNL_ARG_SRC_1,
-                        wrap(matrix(c.m, c.n, DType::f32, c.residualStride, false), c.residual));
-    const memory::desc scratchpad = plan.description.scratchpad_desc();
-    if (scratchpad.get_size() > 0)
-      arguments.emplace(DNNL_ARG_SCRATCHPAD, wrap(scratchpad, lib.scratchOf(scratchpad.get_size())));
-    plan.primitive.execute(lib.stream, arguments);
+    set(DNNL_ARG_SRC, c.a.data);
+    set(DNNL_ARG_WEIGHTS, c.packedB ? c.packedB->storage.raw() : c.b.data);
+    set(DNNL_ARG_DST, c.c);
+    if (c.bias) set(DNNL_ARG_BIAS, c.bias);
+    if (c.residual) set(residualArgument(c), c.residual);
+    if (plan.scratchBytes > 0) set(DNNL_ARG_SCRATCHPAD, lib.scratchOf(plan.scratchBytes));
+    plan.primitive.execute(lib.stream, plan.arguments);
     lib.stream.wait();
   });
 }
 
-std::shared_ptr<PackedMatrix> pack(const Matrix& b, int64_t k, int64_t n, DType dtype) {
+/// The layout is asked for at a typical number of rows; it does not depend on it.
+memory::desc packedLayout(int64_t k, int64_t n, DType dtype) {
+  const int64_t rows = 512;
+  const memory::desc a({rows, k}, typeOf(dtype), memory::format_tag::ab);
+  const memory::desc any({k, n}, typeOf(dtype), memory::format_tag::any);
+  const memory::desc c({rows, n}, typeOf(dtype), memory::format_tag::ab);
+  return describe(a, any, nullptr, c, dnnl::primitive_attr()).weights_desc();
+}
+
+/// Whether a layout is that of ops/packing.h.
+bool inBlocks(const memory::desc& desc, const PackSource& b, DType dtype) {
+  const int64_t unit = packedRowUnit(dtype), rows = (b.k + unit - 1) / unit * unit;
+#if DNNL_VERSION_MAJOR >= 3
+  const memory::dims blocks = desc.get_inner_blks(), places = desc.get_inner_idxs(),
+                     strides = desc.get_strides();
+  if (desc.get_format_kind() != memory::format_kind::blocked) return false;
+#else
+  if (desc.data.format_kind != dnnl_blocked || desc.data.extra.flags != 0) return false;
+  const auto& layout = desc.data.format_desc.blocking;
+  const memory::dims blocks(layout.inner_blks, layout.inner_blks + layout.inner_nblks);
+  const memory::dims places(layout.inner_idxs, layout.inner_idxs + layout.inner_nblks);
+  const memory::dims strides(layout.strides, layout.strides + 2);
+#endif
+  const bool pairs = dtype == DType::bf16;
+  return blocks == (pairs ? memory::dims{16, kPackedColumns, 2} : memory::dims{16, kPackedColumns}) &&
+         places == (pairs ? memory::dims{0, 1, 0} : memory::dims{0, 1}) &&
+         strides == memory::dims{unit * kPackedColumns, rows * kPackedColumns};
+}
+
+/// Any layout, by the library's own means.
+void reorder(const PackSource& b, const memory& packed) {
+  Library& lib = library();
+  std::vector<float> joined;
+  if (b.blockRows > 0)
+    for (int64_t row = 0; row < b.k; ++row)
+      joined.insert(joined.end(), b.data + b.row(row), b.data + b.row(row) + b.n);
+  const float* data = joined.empty() ? b.data : joined.data();
+  memory plain(matrix(b.k, b.n, DType::f32, joined.empty() ? b.stride : b.n, b.transposed), lib.engine,
+               const_cast<float*>(data));
+  dnnl::reorder(plain, packed).execute(lib.stream, plain, const_cast<memory&>(packed));
+  lib.stream.wait();
+}
+
+std::shared_ptr<PackedMatrix> pack(const PackSource& b, DType dtype, Arena* arena) {
   return guarded("pack a matrix", [&] {
     Library& lib = library();
-    // The layout is asked for at a typical number of rows; it does not depend on it.
-    const int64_t rows = 512;
-    const memory::desc a({rows, k}, typeOf(dtype), memory::format_tag::ab);
-    const memory::desc any({k, n}, typeOf(dtype), memory::format_tag::any);
-    const memory::desc c({rows, n}, typeOf(dtype), memory::format_tag::ab);
-    const auto description = describe(a, any, nullptr, c, dnnl::primitive_attr());
-    memory plain(matrix(k, n, b.dtype, b.stride, b.transposed), lib.engine, const_cast<void*>(b.data));
-    memory packed(description.weights_desc(), lib.engine);
-    dnnl::reorder(plain, packed).execute(lib.stream, plain, packed);
-    lib.stream.wait();
-    return std::make_shared<PackedMatrix>(PackedMatrix{packed, k, n});
+    const auto [found, missing] =
+        lib.layouts.try_emplace({b.k, b.n, static_cast<int64_t>(dtype)}, memory::desc());
+    if (missing) found->second = packedLayout(b.k, b.n, dtype);
+    const memory::desc& layout = found->second;
+    const Shape bytes{static_cast<int64_t>(layout.get_size())};
+    const auto packed = std::make_shared<PackedMatrix>();
+    packed->storage = arena ? arena->empty(bytes, DType::u8) : Tensor::zeros(bytes, DType::u8);
+    packed->memory = memory(layout, lib.engine, packed->storage.raw());
+    if (inBlocks(layout, b, dtype))
+      backend().packing.pack(b, dtype, packed->storage.raw());
+    else
+      reorder(b, packed->memory);
+    return packed;
   });
 }
 
