@@ -140,6 +140,7 @@ PlannedStep toPlannedStep(const Named& named) {
   sizesOf(step, named);
   if (const Named given = property(named, "checkpoint"); given.given()) step.checkpoint = toBoolean(given);
   if (const Named given = property(named, "ema"); given.given()) step.ema = toBoolean(given);
+  if (const Named given = property(named, "accumulate"); given.given()) step.accumulate = toBoolean(given);
   return step;
 }
 

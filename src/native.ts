@@ -288,18 +288,19 @@ export interface PlannedStep {
   checkpoint?: boolean;
   /** Whether there is a moving average. */
   ema?: boolean;
+  /** Whether several micro-batches make a step. */
+  accumulate?: boolean;
 }
 
 /** Bytes that training will take, without the data and a few megabytes a thread for single kernels. */
 export interface MemoryPlan {
-  /** Weights, with their packed copies (bf16). */
   parameters: number;
   gradients: number;
   /** Of the optimizer. */
   moments: number;
   /** Moving averages of the weights. */
   averages: number;
-  /** The most alive at one time within a step, gradients of activations included. */
+  /** What a step takes at most beside the gradients, which lie where activations lay before. */
   activations: number;
 }
 

@@ -47,7 +47,8 @@ async function planAndStep(network: Dfgn, step: PlannedStep) {
     checkpoint: step.checkpoint ?? false,
     ...(step.ema && { emaDecay: 0.99 }),
   });
-  await network.step(batchOf(network, step));
+  const batch = batchOf(network, step);
+  await network.step(step.accumulate ? [batch, batch] : batch);
   return { plan, before, measured: network.memory() };
 }
 
@@ -74,6 +75,7 @@ describe('the plan of a step', () => {
       ]);
       const t5 = { ...picture, t5Tokens: 3, checkpoint, ema: true };
       cases.push([`${name}, three levels and two texts`, wide, t5, compute]);
+      cases.push([`${name}, two micro-batches`, wide, { ...t5, accumulate: true }, compute]);
       const own: DfgnConfigInput = { ...wide, t5_dim: null, caption_encoder: ENCODER, mask_padding: true };
       cases.push([`${name}, own text encoder`, own, { ...picture, textTokens: 6, checkpoint }, compute]);
     }
@@ -85,12 +87,10 @@ describe('the plan of a step', () => {
       const { plan, before, measured } = await planAndStep(network, step);
       expect(before.arenaPeakBytes).toBe(0); // planning ran nothing in this network
       expect(before.trainingBytes).toBe(0);
-      expect(plan.activations).toBe(measured.arenaPeakBytes); // the arena is the same code
-      expect(plan.gradients + plan.moments + plan.averages).toBe(measured.trainingBytes);
+      expect(plan.activations + plan.gradients).toBe(measured.arenaPeakBytes); // the arena is the same code
+      expect(plan.moments + plan.averages).toBe(measured.trainingBytes);
       expect(plan.averages > 0).toBe(step.ema === true);
-      // Packed copies of matrices narrower than 64 are padded.
-      expect(measured.parameterBytes / plan.parameters).toBeGreaterThan(0.99);
-      expect(measured.parameterBytes / plan.parameters).toBeLessThan(compute === 'fp32' ? 1.01 : 1.5);
+      expect(plan.parameters).toBe(measured.parameterBytes);
     } finally {
       network.dispose();
     }

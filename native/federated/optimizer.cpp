@@ -49,7 +49,7 @@ void AdamW::update(const std::vector<Parameter*>& parameters, double learningRat
     backend().optimizer.adamw({p->f32(), p->gradient.f32(), s.average.f32(), s.averageSquare.f32(),
                                p->value.elements(), s.step, learningRate, options_.beta1, options_.beta2,
                                options_.epsilon, noDecay ? 0.0 : options_.weightDecay, scale});
-    p->hasGradient = false;
+    p->forgetGradient();
     p->changed();
   }
 }
@@ -64,7 +64,7 @@ AdamW::Clipping AdamW::clip(const std::vector<Parameter*>& parameters, const std
 }
 
 void AdamW::forget(const std::vector<Parameter*>& parameters) {
-  for (Parameter* p : parameters) p->hasGradient = false;
+  for (Parameter* p : parameters) p->forgetGradient();
 }
 
 }  // namespace duet

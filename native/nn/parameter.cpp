@@ -24,6 +24,11 @@ void Parameter::own() {
   borrowed = false;
 }
 
+void Parameter::forgetGradient() {
+  hasGradient = false;
+  if (gradientArena) gradient = {};
+}
+
 namespace {
 
 void dropPagesOf(const Tensor& mapped) {
@@ -65,7 +70,8 @@ Tensor Parameter::stacked(int64_t first, int64_t count) const {
 }
 
 float* Parameter::gradientTarget(bool& accumulate) {
-  if (!gradient.defined()) gradient = Tensor::zeros(value.shape());
+  if (!gradient.defined())
+    gradient = gradientArena ? gradientArena->empty(value.shape()) : Tensor::zeros(value.shape());
   accumulate = hasGradient;
   hasGradient = true;
   return gradient.f32();

@@ -18,9 +18,10 @@ struct Parameter {
   std::string name;
   Tensor value;  // f32
   bool trainable = false;
-  bool hasGradient = false;   // whether `gradient` holds one of this pass
-  Tensor gradient;            // f32, allocated when first needed
-  bool borrowed = false;      // the value lies in a mapped file and must not be written
+  bool hasGradient = false;              // whether `gradient` holds one of this pass
+  Tensor gradient;                       // f32, allocated when first needed
+  std::shared_ptr<Arena> gradientArena;  // null, or where gradients lie from backward pass to update
+  bool borrowed = false;                 // the value lies in a mapped file and must not be written
   std::vector<Tensor> parts;  // the row blocks of a stacked value where they lie in a mapped file; `value`
                               // is then untouched memory
 
@@ -36,6 +37,8 @@ struct Parameter {
   void changed();
   /// Gradient storage to write into; `accumulate` says whether an earlier contribution is there.
   float* gradientTarget(bool& accumulate);
+  /// The gradient has been used, or is not wanted.
+  void forgetGradient();
   float* f32() {
     if (!parts.empty()) own();
     return value.f32();

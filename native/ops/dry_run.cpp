@@ -1,5 +1,7 @@
 #include "ops/dry_run.h"
 
+#include "ops/packed_layout.h"
+
 namespace duet {
 
 namespace {
@@ -30,8 +32,8 @@ struct PackedSize {
 
 std::shared_ptr<PackedMatrix> packSize(const PackSource& b, DType dtype, Arena* arena) {
   const auto size = std::make_shared<PackedSize>();
-  size->bytes = static_cast<size_t>(b.k * b.n) * sizeOf(dtype);
-  if (arena) size->taken = arena->empty({b.k, b.n}, dtype);
+  size->bytes = packedLayoutBytes(b.k, b.n, dtype);
+  if (arena) size->taken = arena->empty({static_cast<int64_t>(size->bytes)}, DType::u8);
   return {size, reinterpret_cast<PackedMatrix*>(size.get())};
 }
 

@@ -6,8 +6,7 @@
 
 namespace duet {
 
-/// While one lives, this thread's kernels compute nothing (and losses are 0). Packed matrices are as large as
-/// what they hold, without the padding of a real layout.
+/// While one lives, this thread's kernels compute nothing (and losses are 0).
 class DryRun {
  public:
   DryRun();

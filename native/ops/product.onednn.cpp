@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "ops/kernels.h"
+#include "ops/packed_layout.h"
 
 namespace duet {
 
@@ -184,12 +185,17 @@ void multiply(const Product& c) {
 }
 
 /// The layout is asked for at a typical number of rows; it does not depend on it.
-memory::desc packedLayout(int64_t k, int64_t n, DType dtype) {
+const memory::desc& packedLayout(int64_t k, int64_t n, DType dtype) {
+  auto& layouts = library().layouts;
+  const std::array<int64_t, 3> key{k, n, static_cast<int64_t>(dtype)};
+  const auto found = layouts.find(key);
+  if (found != layouts.end()) return found->second;
   const int64_t rows = 512;
   const memory::desc a({rows, k}, typeOf(dtype), memory::format_tag::ab);
   const memory::desc any({k, n}, typeOf(dtype), memory::format_tag::any);
   const memory::desc c({rows, n}, typeOf(dtype), memory::format_tag::ab);
-  return describe(a, any, nullptr, c, dnnl::primitive_attr()).weights_desc();
+  const auto description = describe(a, any, nullptr, c, dnnl::primitive_attr());
+  return layouts.emplace(key, description.weights_desc()).first->second;
 }
 
 /// Whether a layout is that of ops/packing.h.
@@ -229,10 +235,7 @@ void reorder(const PackSource& b, const memory& packed) {
 std::shared_ptr<PackedMatrix> pack(const PackSource& b, DType dtype, Arena* arena) {
   return guarded("pack a matrix", [&] {
     Library& lib = library();
-    const auto [found, missing] =
-        lib.layouts.try_emplace({b.k, b.n, static_cast<int64_t>(dtype)}, memory::desc());
-    if (missing) found->second = packedLayout(b.k, b.n, dtype);
-    const memory::desc& layout = found->second;
+    const memory::desc& layout = packedLayout(b.k, b.n, dtype);
     const Shape bytes{static_cast<int64_t>(layout.get_size())};
     const auto packed = std::make_shared<PackedMatrix>();
     packed->storage = arena ? arena->empty(bytes, DType::u8) : Tensor::zeros(bytes, DType::u8);
@@ -261,6 +264,10 @@ size_t packedBytes(const PackedMatrix& packed) { return packed.memory.get_desc()
 }  // namespace
 
 ProductKernels productKernels() { return {multiply, pack, packedBytes, supports}; }
+
+size_t packedLayoutBytes(int64_t k, int64_t n, DType dtype) {
+  return guarded("lay out a matrix", [&] { return packedLayout(k, n, dtype).get_size(); });
+}
 
 std::string oneDnnVersionText() {
   const dnnl_version_t* version = dnnl::version();

@@ -33,7 +33,7 @@ bool endsWith(const std::string& text, const std::string& end) {
 std::vector<Parameter*> trainEverything(Dfgn& network) {
   std::vector<Parameter*> trained;
   for (Parameter* p : network.parameters().distinct()) {
-    p->hasGradient = false;
+    p->forgetGradient();
     p->trainable = !endsWith(p->name, ".conv_layers.1.conv2.bias");
     if (p->trainable) trained.push_back(p);
   }
@@ -71,6 +71,8 @@ DenoisingTraining::DenoisingTraining(Dfgn& n, std::shared_ptr<Arena> memory, DTy
     : network(n), arena(std::move(memory)), compute(type), options(o), optimizer(o.optimizer) {
   alphas = cumulativeAlphas(o.noise);
   trained = trainEverything(network);
+  // Gradients take the place of activations that the way back has done with.
+  for (Parameter* p : trained) p->gradientArena = arena;
   if (o.emaDecay) ema = std::make_unique<Ema>(network.parameters().distinct(), *o.emaDecay);
 }
 

@@ -38,7 +38,7 @@ MemoryPlan planMemory(const DfgnConfig& config, DType compute, const PlannedStep
   batch.t5 = t5;
   batch.dropText = drop;
   DenoisingResult unused;
-  training.pass(batch, 0, 0, 1, true, unused);
+  for (int pass = 0; pass < (step.accumulate ? 2 : 1); ++pass) training.pass(batch, 0, 0, 1, true, unused);
 
   MemoryPlan plan;
   plan.parameters = network.parameters().packedBytes();
@@ -49,7 +49,7 @@ MemoryPlan planMemory(const DfgnConfig& config, DType compute, const PlannedStep
     plan.gradients += p->gradient.bytes();
     plan.moments += 2 * p->gradient.bytes();
   }
-  plan.activations = arena->peakBytes();
+  plan.activations = arena->peakBytes() - plan.gradients;
   return plan;
 }
 

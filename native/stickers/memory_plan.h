@@ -11,16 +11,17 @@ namespace duet {
 struct PlannedStep {
   int64_t clips = 1, height = 0, width = 0, textTokens = 1, t5Tokens = 1;
   bool checkpoint = false, ema = false;
+  bool accumulate = false;  // several micro-batches make a step
 };
 
 /// Bytes. Not in it: scratch of single kernels, a few megabytes a thread, and the data.
 struct MemoryPlan {
-  size_t parameters = 0;  // and their packed copies (bf16)
+  size_t parameters = 0;  // and packed copies that are kept
   size_t gradients = 0;
   size_t moments = 0;   // of AdamW
   size_t averages = 0;  // moving averages
-  size_t activations =
-      0;  // the most alive at one time within a step, with gradients of activations and inputs
+  /// What a step takes beside the gradients of the weights, which lie where activations lay before.
+  size_t activations = 0;
 };
 
 MemoryPlan planMemory(const DfgnConfig& config, DType compute, const PlannedStep& step);

@@ -60,9 +60,9 @@ export interface DfgnOptions {
 export interface DfgnMemory {
   /** Weights and their packed copies. */
   parameterBytes: number;
-  /** Gradients, moments of the optimizer, moving averages; grows with the first step. */
+  /** Moments of the optimizer, moving averages; grows with the first step. */
   trainingBytes: number;
-  /** Activations of the largest pass so far. */
+  /** Activations and gradients of the largest pass so far. */
   arenaPeakBytes: number;
 }
 

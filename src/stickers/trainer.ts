@@ -107,7 +107,7 @@ export class StickerTrainer {
 
   /** What the training will take of the memory, predicted before the first step. */
   memoryPlan({ network, space, text }: Parts): Promise<MemoryPlan> {
-    const { batchSize, gradientCheckpointing, emaDecay } = this.settings;
+    const { accumulation, batchSize, gradientCheckpointing, emaDecay } = this.settings;
     const side = this.data.spec.size / space.reduction;
     return network.memoryPlan({
       clips: batchSize,
@@ -117,6 +117,7 @@ export class StickerTrainer {
       ...(text.tokens.t5 > 0 && { t5Tokens: text.tokens.t5 }),
       checkpoint: gradientCheckpointing,
       ema: emaDecay !== null,
+      accumulate: accumulation > 1,
     });
   }
 
