@@ -120,9 +120,10 @@ void forwardAs(const AttentionForward& c) {
         const int64_t rows = span.queryEnd - row < kQueryBlock ? span.queryEnd - row : kQueryBlock;
         copyHead<T>(c.q, row, rows, head, size, q, wide);
         multiply(rows, width, size, q, wide, 1, kTransposed, width, scores, width, false);
-        softmaxRows(s, span, head, row, rows, scores, width, keep, c.logSum);
+        float factors[kQueryBlock];
+        softmaxRows(s, span, head, row, rows, scores, width, keep, c.logSum, factors);
         multiply(rows, wide, keys, scores, width, 1, v, wide, out, wide, false);
-        storeHead<T>(c.out, row, rows, head, size, out, wide);
+        storeHead<T>(c.out, row, rows, head, size, out, wide, factors);
       }
     }
   }
@@ -165,7 +166,7 @@ void backwardAs(const AttentionBackward& c) {
         copyHead<T>(c.dOut, row, rows, head, size, dOut, wide);
         multiply(rows, width, size, q, wide, 1, kTransposed, width, p, width, false);
         multiply(rows, width, size, dOut, wide, 1, vTransposed, width, dp, width, false);
-        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum);
+        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum, p, dp);
         multiply(rows, wide, keys, dp, width, 1, k, wide, dq, wide, false);
         storeHead<T>(c.dq, row, rows, head, size, dq, wide);
         multiply(keys, wide, rows, dp, 1, width, q, wide, dk, wide, true);

@@ -144,18 +144,26 @@ void rowPairs(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int6
   }
 }
 
-/// Rows x width of f32 as bf16, element after element; columns from `keys` on are 0.
-void rounded(const float* from, int64_t rows, int64_t keys, int64_t width, Word* words) {
+/// Zeros behind the keys of every row of a block.
+void clearBehind(bf16* block, int64_t rows, int64_t keys, int64_t width) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t j = keys; j < width; ++j) block[r * width + j].bits = 0;
+}
+
+/// Rows x width of f32, times a factor a row, as bf16, element after element; columns from `keys` on are 0.
+void rounded(const float* from, int64_t rows, int64_t keys, int64_t width, const float* factors,
+             Word* words) {
   bf16* to = reinterpret_cast<bf16*>(words);
   for (int64_t r = 0; r < rows; ++r) {
+    const float factor = factors[r];
 #pragma omp simd
-    for (int64_t j = 0; j < keys; ++j) writeAs(to + r * width, j, from[r * width + j]);
-    for (int64_t j = keys; j < width; ++j) to[r * width + j].bits = 0;
+    for (int64_t j = 0; j < keys; ++j) writeAs(to + r * width, j, from[r * width + j] * factor);
   }
+  clearBehind(to, rows, keys, width);
 }
 
 /// Pairs of neighbouring rows of a rounded block: (rows + 1) / 2 x width.
-void blockRowPairs(const Word* block, int64_t rows, int64_t width, Word* to) {
+void blockRowPairs(const bf16* block, int64_t rows, int64_t width, Word* to) {
   const uint16_t* from = reinterpret_cast<const uint16_t*>(block);
   for (int64_t r = 0; r < rows; r += 2) {
     const uint16_t* first = from + r * width;
@@ -207,8 +215,9 @@ void bf16DotForward(const AttentionForward& c) {
         const int64_t rows = span.queryEnd - row < kQueryBlock ? span.queryEnd - row : kQueryBlock;
         wordsOfRows(c.q, row, rows, head, size, q, half);
         multiply(rows, width, half, q, half, 1, k, width, scores, width, false);
-        softmaxRows(s, span, head, row, rows, scores, width, keep, c.logSum);
-        rounded(scores, rows, keys, width, p);
+        float factors[kQueryBlock];
+        softmaxRows(s, span, head, row, rows, scores, width, keep, c.logSum, factors);
+        rounded(scores, rows, keys, width, factors, p);
         multiply(rows, wide, (keys + 1) / 2, p, width / 2, 1, v, wide, out, wide, false);
         storeHead<bf16>(c.out, row, rows, head, size, out, wide);
       }
@@ -221,7 +230,7 @@ void bf16DotBackward(const AttentionBackward& c) {
   const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16),
                 most = roundUp(longest(s), 16);
   const Scratch all(2 * half * most + most / 2 * wide + 2 * most * wide +
-                    kQueryBlock * (2 * half + 2 * wide + 3 * most) + most + 512);
+                    kQueryBlock * (2 * half + 2 * wide + 4 * most) + most + 512);
 #pragma omp parallel
   {
     Share share(all);
@@ -236,7 +245,8 @@ void bf16DotBackward(const AttentionBackward& c) {
     Word* dOutPairs = words(share, kQueryBlock / 2 * wide);
     float* p = share.take(kQueryBlock * most);
     float* dp = share.take(kQueryBlock * most);
-    Word* block = words(share, kQueryBlock * most / 2);
+    bf16* d = reinterpret_cast<bf16*>(words(share, kQueryBlock * most / 2));
+    bf16* ds = reinterpret_cast<bf16*>(words(share, kQueryBlock * most / 2));
     Word* pairs = words(share, kQueryBlock / 2 * most);
     float* dq = share.take(kQueryBlock * wide);
     float* keep = share.take(most);
@@ -257,13 +267,13 @@ void bf16DotBackward(const AttentionBackward& c) {
         rowPairs(c.dOut, row, rows, head, size, dOutPairs, wide);
         multiply(rows, width, half, q, half, 1, kTurned, width, p, width, false);
         multiply(rows, width, half, dOut, half, 1, vTurned, width, dp, width, false);
-        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum);
-        rounded(p, rows, keys, width, block);
-        blockRowPairs(block, rows, width, pairs);
+        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum, d, ds);
+        blockRowPairs(d, rows, width, pairs);
         multiply(keys, wide, (rows + 1) / 2, pairs, 1, width, dOutPairs, wide, dv, wide, true);
-        rounded(dp, rows, keys, width, block);
-        multiply(rows, wide, (keys + 1) / 2, block, width / 2, 1, kPairs, wide, dq, wide, false);
-        blockRowPairs(block, rows, width, pairs);
+        clearBehind(ds, rows, keys, width);
+        multiply(rows, wide, (keys + 1) / 2, reinterpret_cast<const Word*>(ds), width / 2, 1, kPairs, wide,
+                 dq, wide, false);
+        blockRowPairs(ds, rows, width, pairs);
         multiply(keys, wide, (rows + 1) / 2, pairs, 1, width, qPairs, wide, dk, wide, true);
         storeHead<bf16>(c.dq, row, rows, head, size, dq, wide);
       }

@@ -12,17 +12,37 @@
 
 namespace duet::cpu::DUET_ISA {
 
+/// exp(x) to about 2 ulp for x up to a rounding error above 0; exactly 0 below -87.3 and for -infinity; NaN
+/// for NaN. The polynomial is that of logistic().
+inline float expBelowZero(float x) {
+  const float shifted = x * 1.44269504088896f + 12582912.0f;  // round to nearest by the magic number
+  const float n = shifted - 12582912.0f;
+  float r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  float p = 0.0013836742f;
+  p = p * r + 0.008374899f;
+  p = p * r + 0.041668233f;
+  p = p * r + 0.1666642f;
+  p = p * r + 0.4999999f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const int32_t exponent = static_cast<int32_t>(static_cast<uint32_t>(bitsFromFloat(shifted)) << 23);
+  const float e = x < -87.3f ? 0.0f : floatFromBits(bitsFromFloat(p) + exponent);
+  return x != x ? x : e;
+}
+
 /// Query rows whose scores exist at one time.
 constexpr int64_t kQueryBlock = 48;
 
 template <typename T>
 void storeHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, const float* from,
-               int64_t width) {
+               int64_t width, const float* factors = nullptr) {
   for (int64_t r = 0; r < rows; ++r) {
     T* to = static_cast<T*>(m.data) + (row + r) * m.stride + head * size;
     const float* in = from + r * width;
+    const float factor = factors ? factors[r] : 1.0f;
 #pragma omp simd
-    for (int64_t i = 0; i < size; ++i) writeAs(to, i, in[i]);
+    for (int64_t i = 0; i < size; ++i) writeAs(to, i, in[i] * factor);
   }
 }
 
@@ -68,9 +88,11 @@ inline int64_t longest(const AttentionShape& s) {
   return keys;
 }
 
-/// Scores of some query rows become probabilities (after dropout); keeps the log of the sum of exponentials.
+/// Scores of some query rows become probabilities (after dropout) but for a factor a row, which is given
+/// back; keeps the log of the sum of exponentials.
 inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
-                        int64_t rows, float* scores, int64_t width, float* keep, float* logSum) {
+                        int64_t rows, float* scores, int64_t width, float* keep, float* logSum,
+                        float (&factors)[kQueryBlock]) {
   const int64_t keys = span.keyEnd - span.keyBegin;
   const float factor = s.bias ? 1.0f : s.scale;
   for (int64_t r = 0; r < rows; ++r) {
@@ -83,12 +105,10 @@ inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int6
     float sum = 0.0f;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < keys; ++j) {
-      line[j] = fastExp((line[j] - top) * factor);
+      line[j] = expBelowZero((line[j] - top) * factor);
       sum += line[j];
     }
-    const float inverse = 1.0f / sum;
-#pragma omp simd
-    for (int64_t j = 0; j < keys; ++j) line[j] *= inverse;
+    factors[r] = 1.0f / sum;
     if (logSum) logSum[(row + r) * s.heads + head] = top * factor + std::log(sum);
     if (s.dropout > 0.0f) {
       dropoutRow(s, head, row + r, keys, keep);
@@ -98,15 +118,17 @@ inline void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int6
 }
 
 /// Scores `p` and gradients `dp` of the probabilities of some rows become D (the probabilities after dropout)
-/// and dS.
+/// and dS, written with the same row stride; `d` and `ds` may be `p` and `dp`.
+template <typename T>
 inline void softmaxGradientRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
                                 int64_t rows, float* p, float* dp, int64_t width, float* keep,
-                                const float* logSums) {
+                                const float* logSums, T* d, T* ds) {
   const int64_t keys = span.keyEnd - span.keyBegin;
   const float factor = s.scale;
   for (int64_t r = 0; r < rows; ++r) {
     float* line = p + r * width;
     float* gradient = dp + r * width;
+    T *lineOut = d + r * width, *gradientOut = ds + r * width;
     const float logSum = logSums[(row + r) * s.heads + head];
     hideKeys(s, span, row + r, line, keys);
     if (s.dropout > 0.0f) {
@@ -116,13 +138,22 @@ inline void softmaxGradientRows(const AttentionShape& s, const AttentionSpan& sp
     float dot = 0.0f;
 #pragma omp simd reduction(+ : dot)
     for (int64_t j = 0; j < keys; ++j) {
-      line[j] = fastExp(line[j] * factor - logSum);
+      line[j] = expBelowZero(line[j] * factor - logSum);
       dot += line[j] * gradient[j];
     }
+    if (s.dropout > 0.0f) {
+      for (int64_t j = 0; j < keys; ++j) {
+        writeAs(gradientOut, j, line[j] * (gradient[j] - dot) * factor);
+        writeAs(lineOut, j, line[j] * keep[j]);
+      }
+      continue;
+    }
 #pragma omp simd
-    for (int64_t j = 0; j < keys; ++j) gradient[j] = line[j] * (gradient[j] - dot) * factor;
-    if (s.dropout > 0.0f)
-      for (int64_t j = 0; j < keys; ++j) line[j] *= keep[j];
+    for (int64_t j = 0; j < keys; ++j) {
+      const float probability = line[j];
+      writeAs(gradientOut, j, probability * (gradient[j] - dot) * factor);
+      if (sizeof(T) < sizeof(float)) writeAs(lineOut, j, probability);
+    }
   }
 }
 
