@@ -1,10 +1,10 @@
 // Checks style, or mends it:
 //
-//   npm run lint      Biome (lint, format, import order) and clang-format, as checks
+//   npm run lint      Biome (lint, format, import order), clang-format and gaps in the API docs, as checks
 //   npm run format    the same tools, writing what they can mend
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
-import { hasProgram, outputOf, root, runModule, tryRun } from './common.mjs';
+import { hasProgram, outputOf, root, run, runModule, tryRun } from './common.mjs';
 import { setup } from './setup.mjs';
 
 // Other versions of clang-format lay out a few constructs differently; this one is Debian 12's.
@@ -31,6 +31,7 @@ function clangFormat() {
 const write = process.argv.includes('--write');
 setup();
 runModule('@biomejs/biome/bin/biome', ['check', '--error-on-warnings', ...(write ? ['--write'] : [])]);
+if (!write) run(process.execPath, [path.join(root, 'scripts/docs.mjs'), '--check']);
 const formatter = clangFormat();
 if (formatter) {
   const status = tryRun(formatter, [...(write ? ['-i'] : ['--dry-run', '-Werror']), ...cppFiles()]);

@@ -1,8 +1,6 @@
-/**
- * The one error type of the package. A message names the thing, what was expected, what came and how to mend it; `code`
- * is for programs. Errors of the native core carry the same codes and are turned into this type where they surface.
- */
+/** The one error type of the package, and how errors of the system and of the native core become it. */
 
+/** All codes a DuetError can have. */
 export const ERROR_CODES = [
   'INVALID_ARGUMENT',
   'NOT_FOUND',
@@ -28,8 +26,15 @@ export const ERROR_CODES = [
  */
 export type DuetErrorCode = (typeof ERROR_CODES)[number];
 
+/**
+ * The one error type of the package. A message names the thing, what was expected, what came and how to mend it;
+ * `code` is for programs. Errors of the native core carry the same codes and are turned into this type where they
+ * surface.
+ */
 export class DuetError extends Error {
+  /** Always `DuetError`. */
   override readonly name = 'DuetError';
+  /** What kind of error it is, for programs. */
   readonly code: DuetErrorCode;
 
   constructor(code: DuetErrorCode, message: string, options?: ErrorOptions) {

@@ -1,10 +1,20 @@
 /**
- * duet-train: federated fine-tuning of vision-language models with dual-adapter teachers (FedDAT), on a native core.
+ * duet-train: federated fine-tuning of vision-language models with dual-adapter teachers (FedDAT) and animated stickers (RDTF), on a
+ * native core.
  *
  * This page is the whole public surface; everything is defined elsewhere.
+ *
+ * @module duet-train
  */
 
-export { AnswerVocabulary, answerScore, vqaAccuracy } from './data/answers.js';
+export {
+  type AnswerCount,
+  type AnsweredSample,
+  AnswerVocabulary,
+  type AnswerVocabularyOptions,
+  answerScore,
+  vqaAccuracy,
+} from './data/answers.js';
 export { Batcher, type BatcherOptions, type EpochOptions, type VqaBatch } from './data/batches.js';
 export {
   type ClientOptions,
@@ -18,14 +28,19 @@ export {
   ImageProcessor,
   type ImageProcessorOptions,
   type PictureSpec,
+  type PreparedPictures,
   pictureSpec,
+  type ResizedPicture,
   readPictureSpec,
 } from './data/image-processor.js';
-export { decodePicture, type Picture } from './data/pictures.js';
+export type { PictureSource } from './data/picture-index.js';
+export { type DecodeOptions, decodePicture, type Picture } from './data/pictures.js';
 export { Random, shuffledOrder } from './data/random.js';
+export { type DatasetCounts, type SkipReason, SkipReport } from './data/report.js';
 export type { StickerSample } from './data/stickers/captions.js';
 export type { Clip, ClipSpec } from './data/stickers/clip.js';
 export {
+  type SplitOptions,
   type StickerBatch,
   type StickerBatchOptions,
   type StickerCounts,
@@ -34,15 +49,27 @@ export {
 } from './data/stickers/dataset.js';
 export type { AnimationLimits, StickerSkipReason } from './data/stickers/limits.js';
 export {
+  type GenerateControl,
   generateSynthetic,
   type SyntheticOptions,
   type SyntheticSettings,
 } from './data/synthetic/generate.js';
 export { NEUTRAL_STYLE, STYLE_NAMES, type StyleName } from './data/synthetic/styles.js';
-export { PretrainedTokenizer, type TextTokenizer, type TokenRows } from './data/text-tokenizer.js';
-export { type EncodedTexts, Tokenizer, type TokenizerOptions } from './data/tokenizer.js';
+export {
+  PretrainedTokenizer,
+  type TextEncoderKind,
+  type TextTokenizer,
+  type TokenRows,
+} from './data/text-tokenizer.js';
+export {
+  type EncodedTexts,
+  type TokenizeOptions,
+  Tokenizer,
+  type TokenizerOptions,
+} from './data/tokenizer.js';
+export type { VocabularyOptions } from './data/vocabulary.js';
 export { VqaDataset, type VqaFiles, type VqaSample } from './data/vqa.js';
-export { DuetError, type DuetErrorCode } from './errors.js';
+export { DuetError, type DuetErrorCode, ERROR_CODES } from './errors.js';
 export {
   type BatchOptions,
   type BatchSource,
@@ -50,6 +77,7 @@ export {
   type LabelledBatch,
 } from './federated/batch-source.js';
 export type { FederatedClient, LocalReport } from './federated/client.js';
+export type { DataReport } from './federated/data-report.js';
 export type { Accuracies, ClientEvaluation, EvaluationReport, Scored } from './federated/evaluation.js';
 export { Federation, type RunOptions } from './federated/federation.js';
 export type { FederationOptions, FederationSettings } from './federated/options.js';
@@ -89,6 +117,7 @@ export {
 } from './models/dfgn-config.js';
 export { nameFromPublished, publishedName } from './models/names.js';
 export { type EncodedCaptions, FrozenTextEncoder, type TextEncoderOptions } from './models/text-encoder.js';
+export type { TextEncoderConfig } from './models/text-encoder-config.js';
 export {
   type CreateOptions,
   DEFAULT_TASK,
@@ -98,6 +127,7 @@ export {
 } from './models/vilt.js';
 export type {
   AdapterMode,
+  AutoencoderShape,
   ComputeType,
   DenoisingBatch,
   DenoisingOptions,
@@ -105,13 +135,19 @@ export type {
   DfgnPart,
   DType,
   HiddenStates,
+  MemoryPlan,
   OptimizerOptions,
+  PictureGrid,
+  PlannedStep,
   PredictionBatch,
   ScheduleOptions,
   StepResult,
   SystemInfo,
   TensorData,
   Tensors,
+  TextEncoderShape,
+  TextStates,
+  TokenBatch,
   TrainingOptions,
   ViltBatch,
 } from './native.js';
@@ -131,6 +167,7 @@ export { DifficultyAdaptiveCurriculum } from './stickers/curriculum/difficulty-a
 export { StaticCurriculum, type ThreeWeights } from './stickers/curriculum/static.js';
 export { UniformCurriculum } from './stickers/curriculum/uniform.js';
 export {
+  type DenoisingHooks,
   type DenoisingInput,
   denoise,
   SAMPLERS,
@@ -141,6 +178,10 @@ export { type ContactSheetOptions, contactSheet } from './stickers/encode.js';
 export {
   type EvaluateOptions,
   evaluateStickers,
+  FILLERS,
+  FILLING_TASKS,
+  type Filler,
+  type FillingTask,
   type Quality,
   type StickerEvaluation,
 } from './stickers/evaluate.js';
@@ -156,12 +197,14 @@ export {
   type Exported,
   type ExportOptions,
   exportAnimation,
+  STICKER_FORMATS,
   type StickerFormat,
   saveAnimation,
 } from './stickers/export.js';
-export { type KeyFrameMethod, keyFrames } from './stickers/key-frames.js';
+export { KEY_FRAME_METHODS, type KeyFrameMethod, keyFrames } from './stickers/key-frames.js';
 export type { GivenFrame } from './stickers/known-frames.js';
 export type { StickerMetrics, StickerStep, TaskLoss } from './stickers/metrics.js';
+export type { Parts, SavedPipeline } from './stickers/parts.js';
 export { type GenerateOptions, type PipelineOptions, StickerPipeline } from './stickers/pipeline.js';
 export { PREDICTIONS, type Prediction } from './stickers/prediction.js';
 export { Ddim, type DdimOptions } from './stickers/samplers/ddim.js';
@@ -174,11 +217,12 @@ export {
   sample,
 } from './stickers/samplers/sampler.js';
 export { NoiseSchedule, type NoiseScheduleOptions } from './stickers/samplers/schedule.js';
-export type { StickerTrainerOptions } from './stickers/settings.js';
+export type { StickerTrainerOptions, TrainerSettings } from './stickers/settings.js';
+export type { Space, SpaceShape } from './stickers/space.js';
 export { Sticker } from './stickers/sticker.js';
 export { DRAWINGS, type Drawing } from './stickers/synthetic/drawings.js';
 export { type DrawOptions, drawSticker, generateStickers } from './stickers/synthetic/generate.js';
 export { type Condition, conditionMasks, drawCondition, TASKS, type Task } from './stickers/tasks.js';
-export type { TextSourceSettings } from './stickers/text-source.js';
+export type { CaptionInput, TextSource, TextSourceSettings } from './stickers/text-source.js';
 export { StickerTrainer } from './stickers/trainer.js';
 export { readSafetensors, systemInfo, writeSafetensors } from './system.js';

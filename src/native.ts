@@ -12,12 +12,16 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { asDuetError, DuetError, messageOf } from './errors.js';
 
+/** Element types of tensors. */
 export type DType = 'f32' | 'bf16' | 'f16' | 'i64' | 'i32' | 'u8';
 
 /** A dense row-major tensor. bf16 and f16 travel as their bits in a Uint16Array. */
 export interface TensorData {
+  /** Type of the elements. */
   dtype: DType;
+  /** Row-major; its product is the length of `data`. */
   shape: number[];
+  /** The elements. */
   data: Float32Array | Uint16Array | BigInt64Array | Int32Array | Uint8Array;
 }
 
@@ -48,9 +52,13 @@ export interface ViltShape {
 
 /** One encoded batch: B texts padded at the right to L tokens, B pictures padded right and bottom to H x W pixels. */
 export interface ViltBatch {
+  /** B, samples. */
   batch: number;
+  /** L, tokens of each text, padding included. */
   textLength: number;
+  /** H, pixels. */
   height: number;
+  /** W, pixels. */
   width: number;
   /** [B * L] */
   inputIds: Int32Array;
@@ -69,33 +77,50 @@ export interface ViltBatch {
 /** Which adapters a pass uses; `gated` is the mean of adapter_0 and adapter_2. */
 export type AdapterMode = 'gated' | 'adapter_0' | 'adapter_1' | 'none';
 
+/** Type of the large matrix products; everything else is fp32. */
 export type ComputeType = 'fp32' | 'bf16';
 
+/** AdamW with decoupled weight decay (arXiv 1711.05101); parameters without a gradient are skipped. */
 export interface OptimizerOptions {
+  /** Highest of the schedule. */
   learningRate: number;
+  /** Decay of the first and second moment. */
   betas: [number, number];
+  /** Added to the root of the second moment. */
   epsilon: number;
   /** Decoupled; not applied to parameters whose name contains `bias` or `LayerNorm.weight`. */
   weightDecay: number;
 }
 
+/** Learning rate by update: a linear warm-up from 0, then constant, linear or cosine decay to 0 at maxSteps. */
 export interface ScheduleOptions {
+  /** After the warm-up. */
   kind: 'linear' | 'constant' | 'cosine';
+  /** Updates from 0 to the highest rate. */
   warmupSteps: number;
+  /** Updates after which linear and cosine stay at 0. */
   maxSteps: number;
 }
 
+/** One local training of a ViLT. */
 export interface TrainingOptions {
   /** The dual-adapter step, one adapter and the head, or everything but adapters (pretraining). */
   method: 'feddat' | 'single' | 'full';
+  /** Head that is trained. */
   task: string;
   /** For `single`; default adapter_1. */
   adapter?: 'adapter_0' | 'adapter_1' | 'none';
+  /** AdamW. */
   optimizer: OptimizerOptions;
+  /** Of the learning rate; advances once an update, so twice a batch with `feddat`. */
   schedule: ScheduleOptions;
+  /** `feddat`: T of the distillation, whose KL counts T squared. Default 3. */
   temperature?: number;
+  /** `feddat`: passes merged (same numbers, less work; default) or as published. */
   order?: 'merged' | 'published';
+  /** `zero`: parameters without a gradient are still moved by momentum. Default `none`. */
   clearGradients?: 'none' | 'zero';
+  /** Gradients are scaled down to this global norm. Default: they are not. */
   maxGradNorm?: number;
   /** Of dropout. */
   seed?: number;
@@ -105,29 +130,43 @@ export interface TrainingOptions {
   keepOutputs?: boolean;
 }
 
+/** What one local step reports. */
 export interface StepResult {
   /** What was minimised; for `feddat` L_1. */
   loss: number;
   /** Of each update, in order. */
   learningRates: number[];
+  /**
+   * Losses of a `feddat` step: BCE times classes, KL times T squared, their mean; of adapter_1 (1) and adapter_0 (0).
+   */
   feddat?: { bce1: number; kl1: number; loss1: number; bce0: number; kl0: number; loss0: number };
+  /** Otherwise: binary cross entropy times classes. */
   bce?: number;
+  /** Before clipping, where `maxGradNorm` is set. */
   gradNorm?: number;
   /** Sum over the batch of the target score at the highest logit before the update (`feddat`: gated logits). */
   correct: number;
-  // With keepOutputs: logits are [B * classes], pooled vectors [B * hiddenSize].
+  /** With `keepOutputs`, [B * classes]: of the teacher. */
   logitsAll?: Float32Array;
+  /** With `keepOutputs`, [B * classes]: of adapter_1, or of the one pass there is. */
   logits1?: Float32Array;
+  /** With `keepOutputs`, [B * classes]: of the gated pass. */
   logits0?: Float32Array;
+  /** With `keepOutputs`, [B * hiddenSize]: of the teacher. */
   pooledAll?: Float32Array;
+  /** With `keepOutputs`, [B * hiddenSize]: of adapter_1, or of the one pass there is. */
   pooled1?: Float32Array;
+  /** With `keepOutputs`, [B * hiddenSize]: of the gated pass. */
   pooled0?: Float32Array;
 }
 
+/** Every hidden state of a pass. */
 export interface HiddenStates {
   /** Embedding output, then the output of every layer: [B, T, hiddenSize]. */
   hiddenStates: TensorData[];
+  /** [B, T, hiddenSize], after the last norm. */
   lastHiddenState: TensorData;
+  /** [B, hiddenSize] */
   poolerOutput: TensorData;
   /** [B, T] i64 */
   attentionMask: TensorData;
@@ -195,15 +234,21 @@ export interface DfgnShape {
   captionEncoder?: { vocabSize: number; maxLength: number; layers: number; heads: number };
 }
 
+/** What every pass of a frame generation network is given. */
 interface DfgnBatch {
+  /** Clips. */
   clips: number;
+  /** Of the network's space: latents or pixels. */
   height: number;
+  /** As height. */
   width: number;
+  /** States or ids of one text. */
   textTokens: number;
   /** [clips * textTokens * textWidth], states of an encoder outside of the network */
   text?: Float32Array;
   /** [clips * textTokens], instead of `text`: ids for the network's own caption encoder; 0 is padding */
   tokens?: Int32Array;
+  /** States of one text of the second encoder. */
   t5Tokens?: number;
   /** [clips * t5Tokens * t5Width]; needed by networks with a t5Width */
   t5?: Float32Array;
@@ -235,9 +280,11 @@ export interface PredictionBatch extends DfgnBatch {
   timesteps: Float32Array;
 }
 
+/** One training of a frame generation network. */
 export interface DenoisingOptions {
   /** Decays every parameter, norms and biases too. */
   optimizer: OptimizerOptions;
+  /** Of the learning rate; advances once an update. */
   schedule: ScheduleOptions;
   /** Default: 1000 steps, 0.00085 to 0.012, scaled linear. */
   noise?: { steps: number; betaStart: number; betaEnd: number };
@@ -259,28 +306,37 @@ export interface DenoisingOptions {
   keepOutputs?: boolean;
 }
 
+/** What one update or evaluation reports. */
 export interface DenoisingResult {
   /** Mean over the micro-batches. */
   loss: number;
   /** Of every clip of all micro-batches. */
   clipLosses: number[];
+  /** Of every clip of all micro-batches. */
   timesteps: number[];
   /** Before clipping; 0 when evaluating. */
   gradNorm: number;
+  /** Of this update. */
   learningRate: number;
   /** Updates so far. */
   step: number;
-  // With keepOutputs, of the last micro-batch: [clips, channels, frames, height, width].
+  /** With `keepOutputs`, of the last micro-batch: [clips, channels, frames, height, width]. */
   prediction?: Float32Array;
+  /** As `prediction`. */
   noisyLatents?: Float32Array;
+  /** As `prediction`. */
   imageLatents?: Float32Array;
 }
 
 /** The largest (micro-)batch of a training and what of its options matters to its memory. */
 export interface PlannedStep {
+  /** Of one micro-batch. */
   clips: number;
+  /** Of the network's space: latents or pixels. */
   height: number;
+  /** As height. */
   width: number;
+  /** States or ids of one text. */
   textTokens: number;
   /** Of networks with a t5Width. */
   t5Tokens?: number;
@@ -295,6 +351,7 @@ export interface PlannedStep {
 /** Bytes that training will take, without the data and a few megabytes a thread for single kernels. */
 export interface MemoryPlan {
   parameters: number;
+  /** Of the weights. */
   gradients: number;
   /** Of the optimizer. */
   moments: number;
@@ -410,7 +467,9 @@ export interface TextEncoderShape {
 
 /** B texts of `length` token ids each. Every position is computed, padded or not. */
 export interface TokenBatch {
+  /** Texts. */
   batch: number;
+  /** Tokens of each. */
   length: number;
   /** [B * length] */
   inputIds: Int32Array;
@@ -418,6 +477,7 @@ export interface TokenBatch {
   attentionMask?: Uint8Array;
 }
 
+/** What a text encoder gives for B texts. */
 export interface TextStates {
   /** [B, length, width] */
   lastHiddenState: TensorData;
@@ -481,6 +541,7 @@ export interface NativeFrozenOptions {
   threads?: number;
 }
 
+/** What the native core runs on. */
 export interface SystemInfo {
   /** 'avx512', 'avx2' or 'generic' */
   isa: string;

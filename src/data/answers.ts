@@ -1,11 +1,4 @@
-/**
- * The answers a head can give, and how answers are scored.
- *
- * VQA v2 asks ten people. An answer that n of them gave scores min(1, 0.3 * n): 0.3, 0.6, 0.9, 1 (the average
- * of min(1, others / 3) over the ten ways of leaving one person out; Goyal et al., "Making the V in VQA
- * Matter", CVPR 2017). The same numbers are the soft targets of training: one classifier output per answer of
- * the vocabulary, which is the most frequent answers of the training questions.
- */
+/** The answers a head can give, and how answers are scored. */
 
 import {
   requireInstance,
@@ -25,7 +18,12 @@ export interface AnswerCount {
   count: number;
 }
 
-/** The score of an answer that `count` people gave: 0, 0.3, 0.6, 0.9, 1, 1, ... */
+/**
+ * The VQA v2 score of an answer that `count` of the ten people gave: min(1, 0.3 * count), i.e. 0, 0.3, 0.6, 0.9, 1,
+ * 1, ... (the average of min(1, others / 3) over the ten ways of leaving one person out; Goyal et al., "Making the V
+ * in VQA Matter", CVPR 2017). The same numbers are the soft targets of training.
+ * @throws DuetError INVALID_ARGUMENT for a count that is not an integer of at least 0
+ */
 export function answerScore(count: number): number {
   return Math.min(10, 3 * requireInteger(count, 'count', 0)) / 10;
 }
@@ -40,7 +38,10 @@ export function countAnswers(answers: readonly string[], normalise = normaliseAn
   return [...counts].map(([answer, count]) => ({ answer, count })).sort((a, b) => b.count - a.count);
 }
 
-/** VQA accuracy of one answer against the answers people gave: 0 to 1. */
+/**
+ * VQA accuracy of one answer against the answers people gave, 0 to 1 (see `answerScore`).
+ * @param counts normalised answers with their counts, as in `VqaSample.counts`
+ */
 export function vqaAccuracy(answer: string, counts: readonly AnswerCount[]): number {
   const normal = normaliseAnswer(requireText(answer, 'answer'));
   return answerScore(
@@ -48,6 +49,7 @@ export function vqaAccuracy(answer: string, counts: readonly AnswerCount[]): num
   );
 }
 
+/** Which answers become classes. */
 export interface AnswerVocabularyOptions {
   /** Keep the most frequent answers. Default 3129, the usual number for VQA v2. */
   top?: number;
@@ -62,8 +64,13 @@ export interface AnsweredSample {
   counts: readonly AnswerCount[];
 }
 
-/** An ordered list of answers; the position is the class of the head. */
+/**
+ * An ordered list of answers; the position is the class of the head. Usually the most frequent answers of the
+ * training questions. Answers are compared in the normal form of the VQA evaluation (lower case, no articles, numbers
+ * as digits).
+ */
 export class AnswerVocabulary {
+  /** In their normal form, in the order of their classes. */
   readonly answers: readonly string[];
   readonly #classes: Map<string, number>;
 

@@ -1,12 +1,4 @@
-/**
- * Samples to batches, beside the training.
- *
- * An epoch visits the samples in an order named by (seed, stream), or as they stand. While one batch is
- * trained on, the next few are prepared: pictures are decoded and resized on libuv's threads (once, then
- * cached), text is padded to the longest of the batch, pictures to the largest. The order and the content of
- * batch n depend on (seed, stream, n) alone, so a resumed run asks for `firstBatch` and sees what the first
- * run saw.
- */
+/** Samples to batches, beside the training. */
 
 import { requireInstance, requireInteger, requireList, requireObject } from '../arguments.js';
 import { DuetError, throwIfAborted } from '../errors.js';
@@ -18,8 +10,11 @@ import { shuffledOrder } from './random.js';
 import { Tokenizer } from './tokenizer.js';
 import { noteBadPicture, VqaDataset, type VqaSample } from './vqa.js';
 
+/** What batches are made with. `encodersOf(model)` gives the first four as a model wants them. */
 export interface BatcherOptions {
+  /** Of the questions. */
   tokenizer: Tokenizer;
+  /** Of the pictures; share one between data sets, so that pictures are decoded once. */
   images: ImageProcessor;
   /** When given, batches have soft targets. */
   answers?: AnswerVocabulary;
@@ -31,6 +26,7 @@ export interface BatcherOptions {
   prefetch?: number;
 }
 
+/** How one pass goes over the samples. */
 export interface EpochOptions {
   /**
    * Shuffle with this seed and stream (e.g. one stream per client and epoch). Without it the order is that of
@@ -39,6 +35,7 @@ export interface EpochOptions {
   shuffle?: { seed: number; stream: number };
   /** Number of the first batch wanted, for resuming. Default 0. */
   firstBatch?: number;
+  /** Ends the epoch with CANCELLED. */
   signal?: AbortSignal;
 }
 
@@ -52,12 +49,22 @@ export interface VqaBatch {
    * Samples that belong here but have a picture that could not be used; also in the report of the data set.
    */
   skipped: readonly VqaSample[];
+  /** As the model takes it; with soft targets where there are answers. */
   data: ViltBatch;
 }
 
-/** Makes the batches of one data set. */
+/**
+ * Makes the batches of one data set, beside the training.
+ *
+ * An epoch visits the samples in an order named by (seed, stream), or as they stand. While one batch is trained on,
+ * the next few are prepared: pictures are decoded and resized on libuv's threads (once, then cached), text is padded
+ * to the longest of the batch, pictures to the largest. The order and the content of batch n depend on (seed, stream,
+ * n) alone, so a resumed run asks for `firstBatch` and sees what the first run saw.
+ */
 export class Batcher {
+  /** What the batches are made of; its `skipped` grows by bad pictures met on the way. */
   readonly dataset: VqaDataset;
+  /** Samples a batch. */
   readonly batchSize: number;
   /** Batches in an epoch; the last one may be smaller. */
   readonly batchesPerEpoch: number;

@@ -1,18 +1,4 @@
-/**
- * A folder of picture questions divided among clients.
- *
- * ```
- * questions_<part>_<split>.json      VQA v2 questions of one part (a drawing style, a site, ...)
- * annotations_<part>_<split>.json    their annotations
- * images/<part>/<image_id>.png       their pictures (or images/<image_id>.png for all parts)
- * clients_<view>_<split>.json        {"view", "split", "clients": {name: {"question_ids": [...]}}}
- * answers.json                       optional: {"answers": [...]}, a common answer vocabulary
- * ```
- *
- * A view is one way to divide the questions: `style` gives every part to one client, `function` divides by
- * what is asked. The parts are those with a questions file of the split. Each question belongs to one part;
- * ids are unique over all parts.
- */
+/** A folder of picture questions divided among clients; `loadClients` says what lies in it. */
 
 import { readdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
@@ -21,6 +7,7 @@ import { DuetError, ioError } from '../errors.js';
 import { readJson } from './files.js';
 import { VqaDataset } from './vqa.js';
 
+/** Which parts of a data folder are read. */
 export interface PartOptions {
   /** E.g. `train` or `val`. */
   split: string;
@@ -30,12 +17,16 @@ export interface PartOptions {
   except?: readonly string[];
 }
 
+/** Which view of a data folder is read. */
 export interface ClientOptions extends PartOptions {
   /** How the questions are divided: the name in `clients_<view>_<split>.json`, e.g. `style` or `function`. */
   view: string;
 }
 
-/** Names of the parts of a folder that have the split, in alphabetical order. */
+/**
+ * Names of the parts of a data folder that have the split, in alphabetical order.
+ * @throws DuetError NOT_FOUND or IO when the folder cannot be read
+ */
 export async function listParts(folder: string, split: string): Promise<string[]> {
   requireText(folder, 'folder');
   let names: string[];
@@ -60,7 +51,10 @@ export async function loadPart(folder: string, part: string, split: string): Pro
   return readPart(folder, part, split);
 }
 
-/** Reads several parts as one data set (by default all), named after the folder. */
+/**
+ * Reads several parts as one data set (by default all), named after the folder.
+ * @throws DuetError NOT_FOUND for a part that has no such split, INVALID_ARGUMENT when all are excepted
+ */
 export async function loadParts(folder: string, options: PartOptions): Promise<VqaDataset> {
   const { split, parts: only, except = [] } = requireObject(options, 'options');
   if (only !== undefined) requireList(only, 'parts', requireText);
@@ -78,8 +72,19 @@ export async function loadParts(folder: string, options: PartOptions): Promise<V
 }
 
 /**
- * Reads the clients of a view, by name, in the order of the file. Questions of parts that are not wanted are
- * left out, and clients that have none left with them.
+ * Reads the clients of a view of a data folder, by name, in the order of the file. Questions of parts that are not
+ * wanted are left out, and clients that have none left with them.
+ *
+ * ```text
+ * questions_<part>_<split>.json      VQA v2 questions of one part (a drawing style, a site, ...)
+ * annotations_<part>_<split>.json    their annotations
+ * images/<part>/<image_id>.png       their pictures (or images/<image_id>.png for all parts)
+ * clients_<view>_<split>.json        {"view", "split", "clients": {name: {"question_ids": [...]}}}
+ * answers.json                       optional: {"answers": [...]}, a common answer vocabulary
+ * ```
+ *
+ * A view is one way to divide the questions: `style` gives every part to one client, `function` divides by what is
+ * asked. Each question belongs to one part; ids are unique over all parts.
  * @throws DuetError NOT_FOUND when there is no such view or part, CORRUPT when the file is not of the format,
  *   INVALID_ARGUMENT when a client has no usable question
  */

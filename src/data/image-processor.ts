@@ -1,12 +1,4 @@
-/**
- * The image processor of ViLT: what `preprocessor_config.json` says, done in native code.
- *
- * Shorter side to `shortestEdge`, longer side at most `longestEdge` (the 1333/800 rule), both floored to a
- * multiple of `sizeDivisor` (one multiple at least), Pillow's bicubic, bytes / 255, (x - mean) / std, padding
- * with 0 at the right and the bottom of the batch, a mask that is 1 on real pixels. Resized pictures are
- * cached as bytes; only the last step is repeated each epoch. Source: ViltImageProcessor of Hugging Face
- * transformers.
- */
+/** The image processor of ViLT: what `preprocessor_config.json` says, done in native code. */
 
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -50,6 +42,7 @@ export interface PreparedPictures {
   pixelMask: Uint8Array;
 }
 
+/** Pixels of a picture after resizing. */
 export interface PictureSize {
   width: number;
   height: number;
@@ -126,7 +119,10 @@ export function pictureSpecFromJson(json: unknown, source = 'preprocessor_config
   });
 }
 
-/** Reads `preprocessor_config.json` (a file, or a folder that holds one). */
+/**
+ * Reads `preprocessor_config.json` (a file, or a folder that holds one).
+ * @throws DuetError NOT_FOUND, IO, CORRUPT, or UNSUPPORTED for settings other than ViLT's
+ */
 export async function readPictureSpec(path: string): Promise<PictureSpec> {
   const file = specPath(path);
   return pictureSpecFromJson(await readJson(file, 'image processor settings'), file);
@@ -175,17 +171,28 @@ export function resizedSize(spec: PictureSpec, width: number, height: number): P
   };
 }
 
+/** What pictures may ask of this machine. */
 export interface ImageProcessorOptions extends DecodeOptions {
   /** Bytes of resized pictures kept in memory. Default 512 MiB; 0 decodes every picture every time. */
   cacheBytes?: number;
 }
 
-/** Decodes, resizes, caches and batches pictures. Everything slow runs on worker threads. */
+/**
+ * ViLT's image processor (ViltImageProcessor of Hugging Face transformers): decodes, resizes, caches and batches
+ * pictures.
+ *
+ * Shorter side to `shortestEdge`, longer side at most `longestEdge` (the 1333/800 rule), both floored to a multiple
+ * of `sizeDivisor` (one multiple at least), Pillow's bicubic, bytes / 255, (x - mean) / std, padding with 0 at the
+ * right and the bottom of the batch, a mask that is 1 on real pixels. Resized pictures are cached as bytes; only the
+ * last step is repeated each epoch. Everything slow runs on worker threads.
+ */
 export class ImageProcessor {
+  /** How pictures become numbers. */
   readonly spec: PictureSpec;
   readonly #decode: DecodeOptions;
   readonly #cache: PictureCache<ResizedPicture>;
 
+  /** @throws DuetError INVALID_ARGUMENT for options that cannot work */
   constructor(spec: Partial<PictureSpec> = {}, options: ImageProcessorOptions = {}) {
     this.spec = pictureSpec(spec);
     const { cacheBytes = 512 * 1024 * 1024, ...decode } = requireObject(options, 'options');
@@ -193,7 +200,10 @@ export class ImageProcessor {
     this.#cache = new PictureCache(cacheBytes);
   }
 
-  /** The processor of a model folder (`preprocessor_config.json`). */
+  /**
+   * The processor of a model folder (`preprocessor_config.json`).
+   * @throws DuetError as `readPictureSpec`
+   */
   static async load(path: string, options: ImageProcessorOptions = {}): Promise<ImageProcessor> {
     return new ImageProcessor(await readPictureSpec(path), options);
   }
@@ -241,7 +251,10 @@ export class ImageProcessor {
     return { pixelValues, pixelMask, batch, height, width };
   }
 
-  /** The whole processor for one batch of files, encoded bytes or decoded pictures. */
+  /**
+   * The whole processor for one batch of files, encoded bytes or decoded pictures.
+   * @throws DuetError INVALID_ARGUMENT for an empty batch; as `decodePicture`
+   */
   async prepare(sources: readonly (string | Uint8Array | Picture)[]): Promise<PreparedPictures> {
     const resized = await Promise.all(
       requireList(sources, 'sources').map(async (source) => {

@@ -1,11 +1,4 @@
-/**
- * Picture files to 8-bit RGB, and a cache of them.
- *
- * Decoding gives what Pillow's `convert('RGB')` gives: palettes expanded, grey repeated over the three
- * channels, alpha dropped (not blended), the upper byte of 16-bit samples, no colour profile and no rotation
- * applied, the first frame of an animation. It runs on libuv's worker threads (through sharp), never on the
- * event loop. CMYK pictures are converted by libvips, which differs slightly from Pillow.
- */
+/** Picture files to 8-bit RGB, and a cache of them. */
 
 import { readFile, stat } from 'node:fs/promises';
 import { invalid, requireInteger, requireObject } from '../arguments.js';
@@ -14,6 +7,7 @@ import { imageLibrary } from './image-library.js';
 
 /** An 8-bit RGB picture: interleaved, rows from top to bottom, `width * height * 3` bytes. */
 export interface Picture {
+  /** [height, width, 3] */
   rgb: Uint8Array;
   /** Pixels. */
   width: number;
@@ -24,6 +18,7 @@ export interface Picture {
 /** A DuetError about one picture file: it costs the questions of that picture, not the run. */
 export class PictureError extends DuetError {}
 
+/** What a picture may ask of this machine before it is decoded. */
 export interface DecodeOptions {
   /**
    * Pictures of more pixels are refused before they are decoded ("decompression bombs"). Default 64 Mi (8192
@@ -38,9 +33,13 @@ const DEFAULT_MAX_PIXELS = 8192 * 8192;
 const DEFAULT_MAX_FILE_BYTES = 256 * 1024 * 1024;
 
 /**
- * Decodes a picture file (PNG, JPEG, WebP, GIF, TIFF, AVIF, SVG) or its bytes to RGB.
- * @throws PictureError NOT_FOUND, IO (the file cannot be read), CORRUPT (damaged, cut short or no picture at
- *   all), UNSUPPORTED (more than `maxPixels` or `maxFileBytes`)
+ * Decodes a picture file (PNG, JPEG, WebP, GIF, TIFF, AVIF, SVG) or its bytes to RGB, on libuv's worker threads.
+ *
+ * It gives what Pillow's `convert('RGB')` gives: palettes expanded, grey repeated over the three channels, alpha
+ * dropped (not blended), the upper byte of 16-bit samples, no colour profile and no rotation applied, the first frame
+ * of an animation. CMYK pictures are converted by libvips, which differs slightly from Pillow.
+ * @throws DuetError NOT_FOUND, IO (the file cannot be read), CORRUPT (damaged, cut short or no picture at all),
+ *   UNSUPPORTED (more than `maxPixels` or `maxFileBytes`)
  */
 export async function decodePicture(
   source: string | Uint8Array,

@@ -1,11 +1,4 @@
-/**
- * Philox 4x32-10 in TypeScript, the same counter-based generator as `native/core/philox.h`
- * (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
- *
- * Every draw is a pure function of (seed, stream, counter): the key is the seed, the upper 64 bits of the
- * counter are the stream, the lower 64 bits count blocks of four words. An order of samples is therefore
- * named by two numbers and needs no state in a checkpoint.
- */
+/** Philox 4x32-10 in TypeScript, the same counter-based generator as `native/core/philox.h`. */
 
 import { requireInteger, requireList, requireNumber } from '../arguments.js';
 
@@ -54,7 +47,14 @@ function halves(name: string, value: number): [number, number] {
   return [value % TWO_32, Math.floor(value / TWO_32)];
 }
 
-/** A sequence of draws named by (seed, stream). */
+/**
+ * A sequence of draws named by (seed, stream): Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1,
+ * 2, 3", SC 2011), the generator of the native core too.
+ *
+ * Every draw is a pure function of (seed, stream, counter): the key is the seed, the upper 64 bits of the counter are
+ * the stream, the lower 64 bits count blocks of four words. An order of samples is therefore named by two numbers and
+ * needs no state in a checkpoint.
+ */
 export class Random {
   readonly #key: [number, number];
   readonly #stream: [number, number];

@@ -1,10 +1,6 @@
-/**
- * What was left out of a data set, and why.
- *
- * A single bad sample costs itself, not the run: it is skipped, counted here by reason, and shown with a few
- * examples. Each question is counted once, however often it is met.
- */
+/** What was left out of a data set, and why. */
 
+/** Why a question is left out of a data set. */
 export type SkipReason =
   /** No integer question_id or image_id, no text, or the id was there before. */
   | 'malformed question'
@@ -19,8 +15,9 @@ export type SkipReason =
   /** A list of question ids names one that is not in the data set. */
   | 'unknown question';
 
-/** The counts in plain data, for logs and run folders. */
+/** What is used of a data set and what was left out, in plain data, for logs and run folders. */
 export interface DatasetCounts {
+  /** Of the data set. */
   name: string;
   /** Questions that were asked for. */
   questions: number;
@@ -28,6 +25,7 @@ export interface DatasetCounts {
   kept: number;
   /** Of those, the ones none of whose answers is in the answer vocabulary: an evaluation counts them as wrong. */
   unanswerable?: number;
+  /** Questions left out, by reason. */
   skipped: Partial<Record<SkipReason, number>>;
   /** Up to three messages a reason. */
   examples: string[];
@@ -35,7 +33,11 @@ export interface DatasetCounts {
 
 const EXAMPLES_PER_REASON = 3;
 
-/** Questions (or stickers, with reasons of their own) skipped, by reason. */
+/**
+ * What was left out of a data set, and why. A single bad sample costs itself, not the run: it is skipped, counted
+ * here by reason, and shown with a few examples. Each question (or sticker, with reasons of its own) is counted once,
+ * however often it is met.
+ */
 export class SkipReport<Reason extends string = SkipReason> {
   readonly #reasons = new Map<number | string, { reason: Reason; message: string }>();
 
@@ -51,6 +53,7 @@ export class SkipReport<Reason extends string = SkipReason> {
     }
   }
 
+  /** Whether a question is left out. */
   has(question: number | string): boolean {
     return this.#reasons.has(question);
   }
@@ -60,16 +63,19 @@ export class SkipReport<Reason extends string = SkipReason> {
     return { name, questions: this.size, kept: 0, skipped: this.counts, examples: this.examples };
   }
 
+  /** Questions left out. */
   get size(): number {
     return this.#reasons.size;
   }
 
+  /** By reason. */
   get counts(): Partial<Record<Reason, number>> {
     const counts: Partial<Record<Reason, number>> = {};
     for (const { reason } of this.#reasons.values()) counts[reason] = (counts[reason] ?? 0) + 1;
     return counts;
   }
 
+  /** Up to three messages a reason. */
   get examples(): string[] {
     const shown: Partial<Record<Reason, number>> = {};
     const examples: string[] = [];

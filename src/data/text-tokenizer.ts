@@ -1,8 +1,4 @@
-/**
- * The tokenizers that come with pretrained text encoders: `tokenizer.json` through `@huggingface/tokenizers`, for BERT
- * `vocab.txt`, for CLIP `vocab.json` with `merges.txt` too. Truncation (the special tokens stay) and padding to one length
- * are done here.
- */
+/** The tokenizers that come with pretrained text encoders. */
 
 import { dirname, join } from 'node:path';
 import { Tokenizer as LibraryTokenizer } from '@huggingface/tokenizers';
@@ -14,11 +10,14 @@ import { clipTokenizerJson } from './clip-tokenizer.js';
 import { exists, readJson } from './files.js';
 import { Tokenizer } from './tokenizer.js';
 
+/** The architectures of `FrozenTextEncoder`. */
 export type TextEncoderKind = 'clip' | 'bert' | 't5';
 
 /** Texts as rows of `length` token ids. */
 export interface TokenRows {
+  /** Texts. */
   batch: number;
+  /** Tokens of each row. */
   length: number;
   /** [B * length] */
   inputIds: Int32Array;
@@ -26,6 +25,7 @@ export interface TokenRows {
   attentionMask: Uint8Array;
 }
 
+/** Texts to rows of token ids; what a text encoder asks for. */
 export interface TextTokenizer {
   /** Cuts or pads every text to `length` tokens. */
   encode(texts: readonly string[], length: number): TokenRows;
@@ -43,6 +43,11 @@ type Settings = z.output<typeof settingsSchema>;
 
 const PAD_TOKENS: Record<TextEncoderKind, string> = { clip: '<|endoftext|>', bert: '[PAD]', t5: '<pad>' };
 
+/**
+ * The tokenizer that comes with a pretrained text encoder: `tokenizer.json` through `@huggingface/tokenizers`, for
+ * BERT `vocab.txt`, for CLIP `vocab.json` with `merges.txt` too. Truncation (the special tokens stay) and padding to
+ * one length are done here.
+ */
 export class PretrainedTokenizer implements TextTokenizer {
   readonly #idsOf: (text: string) => readonly number[];
   readonly #before: readonly number[];
@@ -71,7 +76,11 @@ export class PretrainedTokenizer implements TextTokenizer {
     return undefined;
   }
 
-  /** @throws DuetError CORRUPT when the JSON is not a tokenizer */
+  /**
+   * @param json the content of a `tokenizer.json`
+   * @param padToken text of the token that fills rows
+   * @throws DuetError CORRUPT when the JSON is not a tokenizer or has no such padding token
+   */
   static fromJson(json: unknown, padToken: string, source = 'tokenizer.json', settings: Settings = {}) {
     requireText(padToken, 'padToken');
     requireText(source, 'source');
@@ -100,6 +109,7 @@ export class PretrainedTokenizer implements TextTokenizer {
     return new PretrainedTokenizer(idsOf, { before, after, padId });
   }
 
+  /** @throws DuetError INVALID_ARGUMENT when `length` does not hold the special tokens */
   encode(texts: readonly string[], length: number): TokenRows {
     const special = this.#before.length + this.#after.length;
     if (!Number.isInteger(length) || length <= special) {

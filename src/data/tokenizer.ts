@@ -1,10 +1,8 @@
 /**
  * BERT word pieces: text to token ids for ViLT's text embedding.
  *
- * Lower case, accents stripped, ideographs and punctuation apart, greedy longest-match pieces, `[CLS] ...
- * [SEP]`, truncation from the right, padding with `[PAD]`. The pieces come from `@huggingface/tokenizers`
- * (see `word-pieces.ts`); truncation and padding, which that library leaves to its caller, are done here. A
- * plain `vocab.txt` is enough.
+ * The pieces come from `@huggingface/tokenizers` (see `word-pieces.ts`); truncation and padding, which that library
+ * leaves to its caller, are done here.
  */
 
 import { join } from 'node:path';
@@ -19,7 +17,8 @@ import {
 } from './vocabulary.js';
 import { WordPieces } from './word-pieces.js';
 
-export interface EncodeOptions {
+/** Length of encoded texts, in tokens. */
+export interface TokenizeOptions {
   /**
    * Largest number of tokens of a text, `[CLS]` and `[SEP]` included; 2 or more. Longer texts lose their end.
    */
@@ -30,7 +29,9 @@ export interface EncodeOptions {
 
 /** Encoded texts, row after row: B texts of `length` tokens each, padded at the right. */
 export interface EncodedTexts {
+  /** Texts. */
   batch: number;
+  /** Tokens of each row, padding included. */
   length: number;
   /** [B * length] */
   inputIds: Int32Array;
@@ -40,17 +41,25 @@ export interface EncodedTexts {
   attentionMask: Uint8Array;
 }
 
+/** How texts are cleaned. */
 export interface TokenizerOptions {
   /** Lower-case and strip accents (the `uncased` models). Default true. */
   lowerCase?: boolean;
 }
 
-/** Word pieces over a fixed vocabulary. */
+/**
+ * BERT word pieces over a fixed vocabulary, as ViLT's text embedding takes them: lower case, accents stripped,
+ * ideographs and punctuation apart, greedy longest-match pieces, `[CLS] ... [SEP]`, truncation from the right,
+ * padding with `[PAD]`. A plain `vocab.txt` is enough.
+ */
 export class Tokenizer {
   /** Tokens in the order of their ids. */
   readonly vocabulary: readonly string[];
+  /** Whether texts are lower-cased and accents stripped. */
   readonly lowerCase: boolean;
+  /** Id of `[PAD]`. */
   readonly padId: number;
+  /** Id of `[UNK]`: words with a character that is not in the vocabulary. */
   readonly unknownId: number;
   readonly #clsId: number;
   readonly #sepId: number;
@@ -73,12 +82,19 @@ export class Tokenizer {
     this.#pieces = new WordPieces(this.vocabulary, this.lowerCase);
   }
 
-  /** Reads `vocab.txt` (a file, or a folder that holds one). */
+  /**
+   * Reads `vocab.txt` (a file, or a folder that holds one): one token a line.
+   * @throws DuetError NOT_FOUND, IO, or CORRUPT when a special token is missing
+   */
   static async load(path: string, options: TokenizerOptions = {}): Promise<Tokenizer> {
     return new Tokenizer(await readVocabulary(vocabularyPath(path)), options);
   }
 
-  /** Makes the vocabulary from texts; see `makeVocabulary`. */
+  /**
+   * Makes the vocabulary from texts: special tokens, every character on its own and as a `##` continuation, whole
+   * words by frequency. The same texts in any order give the same one.
+   * @throws DuetError INVALID_ARGUMENT when there is no text or `size` does not even hold the characters
+   */
   static fromTexts(texts: Iterable<string>, options: VocabularyOptions = {}): Tokenizer {
     const vocabulary = makeVocabulary(texts, options);
     return new Tokenizer(vocabulary, { lowerCase: options.lowerCase ?? true });
@@ -110,7 +126,7 @@ export class Tokenizer {
    * Encodes a batch of texts.
    * @throws DuetError INVALID_ARGUMENT for an empty batch or a `maxLength` below 2
    */
-  encode(texts: readonly string[], options: EncodeOptions): EncodedTexts {
+  encode(texts: readonly string[], options: TokenizeOptions): EncodedTexts {
     requireInteger(requireObject(options, 'options').maxLength, 'maxLength', 2);
     return this.pad(
       requireList(texts, 'texts').map((text) => this.idsOf(text, options.maxLength)),

@@ -12,6 +12,7 @@ import { DuetError } from '../errors.js';
 import { readText, writeText } from './files.js';
 import { MAX_WORD_LENGTH, SPECIAL_TOKENS, WordPieces } from './word-pieces.js';
 
+/** Which words become tokens of their own. */
 export interface VocabularyOptions {
   /**
    * Largest number of tokens, special tokens and characters included; rarer words are spelt. Default 30522.
@@ -19,7 +20,7 @@ export interface VocabularyOptions {
   size?: number;
   /** Words seen fewer times are spelt. Default 1. */
   minCount?: number;
-  /** Default true. */
+  /** Lower-case and strip accents. Default true. */
   lowerCase?: boolean;
 }
 

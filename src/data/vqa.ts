@@ -1,11 +1,4 @@
-/**
- * Questions about pictures in the JSON format of VQA v2.
- *
- * Two files make a data set: `{"questions": [{question_id, image_id, question}]}` and `{"annotations":
- * [{question_id, answers: [{answer}], multiple_choice_answer}]}` (`question_type` and `answer_type` are kept
- * when there), plus the pictures. Bad single entries are skipped and counted (`report`); a set without one
- * usable question is an error.
- */
+/** Questions about pictures in the JSON format of VQA v2. */
 
 import {
   requireFunction,
@@ -27,8 +20,11 @@ import { type DatasetCounts, SkipReport } from './report.js';
 
 /** One question about one picture. */
 export interface VqaSample {
+  /** Unique in a data set. */
   questionId: number;
+  /** Of the picture. */
   imageId: number;
+  /** As it was asked. */
   question: string;
   /** Path of the picture file. */
   picture: string;
@@ -36,10 +32,13 @@ export interface VqaSample {
   answer: string;
   /** The answers people gave, normalised, most frequent first. */
   counts: readonly AnswerCount[];
+  /** As in the files, e.g. `what color`; empty where there is none. */
   questionType: string;
+  /** As in the files, e.g. `yes/no`; empty where there is none. */
   answerType: string;
 }
 
+/** Where a data set lies. */
 export interface VqaFiles {
   /** Path of the questions file. */
   questions: string;
@@ -51,9 +50,18 @@ export interface VqaFiles {
   name?: string;
 }
 
-/** A list of samples that can be cut into parts, with the counts of what had to be left out. */
+/**
+ * A list of samples that can be cut into parts, with the counts of what had to be left out.
+ *
+ * Two files in the format of VQA v2 make one: `{"questions": [{question_id, image_id, question}]}` and
+ * `{"annotations": [{question_id, answers: [{answer}], multiple_choice_answer}]}` (`question_type` and `answer_type`
+ * are kept when there), plus the pictures. Bad single entries are skipped and counted (`report`); a set without one
+ * usable question is an error.
+ */
 export class VqaDataset {
+  /** For messages and reports. */
   readonly name: string;
+  /** In the order of the files. */
   readonly samples: readonly VqaSample[];
   /** Questions of this set that are left out; pictures found bad later are noted here, too. */
   readonly skipped: SkipReport;
@@ -136,7 +144,10 @@ export class VqaDataset {
     return new VqaDataset(name, samples, skipped);
   }
 
-  /** Several data sets as one; a question id in two of them is an error. */
+  /**
+   * Several data sets as one.
+   * @throws DuetError INVALID_ARGUMENT for a question id in two of them
+   */
   static merge(name: string, datasets: readonly VqaDataset[]): VqaDataset {
     const [skipped, unassigned] = [new SkipReport(), new SkipReport()];
     for (const dataset of requireList(datasets, 'datasets')) {
@@ -156,6 +167,7 @@ export class VqaDataset {
     return merged;
   }
 
+  /** Number of samples. */
   get size(): number {
     return this.samples.length;
   }

@@ -1,7 +1,4 @@
-/**
- * Where a client's batches come from: the one thing the federation asks of data. `VqaSource` beside this file is the usual
- * source; `FixedBatches` holds batches in memory.
- */
+/** Where a client's batches come from. */
 
 import { requireFunction, requireInteger, requireList, requireObject } from '../arguments.js';
 import type { DatasetCounts, SkipReport } from '../data/report.js';
@@ -16,14 +13,20 @@ export interface LabelledBatch extends ViltBatch {
   questionTypes?: readonly string[];
 }
 
+/** How one pass goes over the samples. */
 export interface BatchOptions {
   /** Samples in a batch; the last one may have fewer. */
   batchSize: number;
   /** Visit the samples in the random order that (seed, stream) names; absent: in their stored order. */
   order?: { seed: number; stream: number };
+  /** Ends the pass with CANCELLED. */
   signal?: AbortSignal;
 }
 
+/**
+ * Where a client's batches come from: the one thing a federation asks of data. `VqaSource` is the usual one;
+ * `FixedBatches` holds batches in memory; any object of this shape will do.
+ */
 export interface BatchSource {
   /** Samples. */
   readonly size: number;
@@ -55,6 +58,7 @@ export class FixedBatches implements BatchSource {
   readonly size: number;
   readonly #batches: readonly LabelledBatch[];
 
+  /** @throws DuetError INVALID_ARGUMENT for an empty list */
   constructor(batches: readonly LabelledBatch[]) {
     if (requireList(batches, 'batches', requireObject).length === 0) {
       throw new DuetError('INVALID_ARGUMENT', 'Expected at least 1 batch but received 0');

@@ -5,11 +5,13 @@ import { DEFAULT_TASK, type Vilt } from '../models/vilt.js';
 import type { StepResult, TrainingOptions } from '../native.js';
 import type { BatchSource } from './batch-source.js';
 
+/** One participant of a federation: its data and the name of its head. */
 export interface FederatedClient {
   /** Unique in a federation; used in messages, metrics and file names. */
   name: string;
   /** Head of the model this client trains; default `vqa`. */
   task?: string;
+  /** What it trains on. */
   train: BatchSource;
   /** What it is evaluated on; absent: it is not evaluated. */
   evaluation?: BatchSource;
@@ -17,8 +19,11 @@ export interface FederatedClient {
 
 /** What a local training reports: sums over its batches are divided by their number, scores by samples. */
 export interface LocalReport {
+  /** Name. */
   client: string;
+  /** Samples trained on, over all local epochs. */
   samples: number;
+  /** Batches trained on, over all local epochs. */
   batches: number;
   /** What was minimised (FedDAT: L_1), mean over batches. */
   loss: number;

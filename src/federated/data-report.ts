@@ -5,7 +5,9 @@ import type { BatchSource } from './batch-source.js';
 
 /** One entry a source (a client's training or evaluation data) that can tell; see `DatasetCounts`. */
 export interface DataReport {
+  /** Of the trainees; a pooled strategy has one. */
   train: DatasetCounts[];
+  /** Of the clients that are evaluated. */
   evaluation: DatasetCounts[];
 }
 

@@ -12,18 +12,25 @@ import type { Evaluation } from './strategies/strategy.js';
 /** Accuracies from 0 to 1 by name of evaluation. */
 export type Accuracies = Record<string, number>;
 
+/** Accuracies over some samples. */
 export interface Scored {
+  /** How many. */
   samples: number;
+  /** VQA accuracy, 0 to 1, by name of evaluation. */
   accuracy: Accuracies;
 }
 
+/** The evaluation of one client. */
 export interface ClientEvaluation extends Scored {
+  /** Name. */
   client: string;
   /** By question type, where the samples have one. */
   questionTypes?: Record<string, Scored>;
 }
 
+/** The evaluation of all clients that have evaluation data. */
 export interface EvaluationReport {
+  /** In the order of the federation. */
   clients: ClientEvaluation[];
   /** Mean over clients, each counting the same. */
   mean: Accuracies;

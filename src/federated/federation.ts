@@ -27,6 +27,7 @@ import { type ClientState, type FederationState, packState, unpackState } from '
 import type { ClientUpdate, Strategy } from './strategies/strategy.js';
 import { streamOf } from './streams.js';
 
+/** How a run can be ended. */
 export interface RunOptions {
   /** Stops between two steps; `run` then throws CANCELLED and the last recorded round stays. */
   signal?: AbortSignal;
@@ -43,9 +44,13 @@ export interface RunOptions {
  * ```
  */
 export class Federation {
+  /** The options with all defaults. */
   readonly settings: FederationSettings;
+  /** What travels and how clients train. */
   readonly strategy: Strategy;
+  /** In the order given. */
   readonly clients: readonly FederatedClient[];
+  /** The one model of the process; a run claims it and gives it back with its initial adapters and heads. */
   readonly model: Vilt;
   /** Reports of rounds of this run that were recorded before it was resumed. */
   readonly history: RoundReport[] = [];

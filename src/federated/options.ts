@@ -13,12 +13,17 @@ import type { Progress } from './report.js';
 import { type Schedule, scheduleSchema } from './schedule.js';
 import type { Strategy } from './strategies/strategy.js';
 
+/** Everything a federation can be told. Defaults are those of the published program (arXiv 2308.12305). */
 export interface FederationOptions {
+  /** A model with adapters and the heads of all clients. */
   model: Vilt;
+  /** What travels and how clients train, e.g. `new FedDat()`. */
   strategy: Strategy;
+  /** 1 to 65535, with different names. `vqaClients` makes them from data sets. */
   clients: readonly FederatedClient[];
+  /** Rounds of the whole run, 1 to 2^20 - 1. */
   rounds: number;
-  /** Passes over a client's data a round. Default 1. */
+  /** Passes over a client's data a round, 1 to 4095. Default 1. */
   localEpochs?: number;
   /** Samples in a batch. Default 32. */
   batchSize?: number;
@@ -46,6 +51,7 @@ export interface FederationOptions {
   resume?: boolean;
   /** Checkpoints kept besides the best one. Default 2. */
   keepCheckpoints?: number;
+  /** Told after every batch of a training or evaluation. */
   onProgress?: (progress: Progress) => void;
 }
 
@@ -77,6 +83,10 @@ const schema = z.strictObject({
   keepCheckpoints: count.default(2),
 });
 
+/**
+ * The options with all defaults; `FederationOptions` says what each of them is.
+ * @interface
+ */
 export type FederationSettings = z.output<typeof schema>;
 
 /** Separates what is settings from what is objects, and checks both. */

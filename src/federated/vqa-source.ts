@@ -15,19 +15,28 @@ import type { FederatedClient } from './client.js';
 
 /** What turns samples into batches; one for all clients, so that pictures are decoded once. */
 export interface Encoders {
+  /** Of the questions. */
   tokenizer: Tokenizer;
+  /** Of the pictures. */
   images: ImageProcessor;
+  /** Of the targets. */
   answers: AnswerVocabulary;
   /** Tokens a question. */
   maxTextLength: number;
 }
 
+/** Picture questions as the training or evaluation data of a client. Batches have soft targets and question types. */
 export class VqaSource implements BatchSource {
+  /** The questions. */
   readonly dataset: VqaDataset;
   readonly #encoders: Encoders;
   #fingerprint: string | undefined;
   #unanswerable: number | undefined;
 
+  /**
+   * @param encoders shared by all sources of a federation, so that pictures are decoded once
+   * @throws DuetError INVALID_ARGUMENT
+   */
   constructor(dataset: VqaDataset, encoders: Encoders) {
     this.dataset = requireInstance(dataset, VqaDataset, 'dataset');
     requireEncoders(encoders);
@@ -85,7 +94,10 @@ export class VqaSource implements BatchSource {
   }
 }
 
-/** The encoders of a model opened with a vocabulary and answers. @throws DuetError INVALID_ARGUMENT when it has none */
+/**
+ * The encoders of a model opened with a vocabulary and answers.
+ * @throws DuetError INVALID_ARGUMENT when it has none
+ */
 export function encodersOf(model: Vilt): Encoders {
   const { tokenizer, answers, pictures } = requireInstance(
     model,

@@ -1,10 +1,4 @@
-/**
- * The frozen autoencoder of latent diffusion (arXiv 2112.10752) from diffusers' folders (class AutoencoderKL): pictures to
- * latents an eighth as large, and back.
- *
- * Pictures are RGB in -1 .. 1, [clips * frames, channels, height, width]; latents are [clips, channels, frames, height, width],
- * multiplied by the config's scaling factor, which brings them to about unit variance.
- */
+/** The frozen autoencoder of latent diffusion from diffusers' folders. */
 
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -81,12 +75,15 @@ const optionsSchema = z.strictObject({
   threads: z.int().min(0).default(0),
 });
 
+/** How an autoencoder is opened. */
 export interface AutoencoderOptions {
+  /** Products in fp32 (default) or bf16, which needs a processor with AVX-512. */
   compute?: 'fp32' | 'bf16';
   /** 0 (default) takes one per physical processor. */
   threads?: number;
 }
 
+/** How pictures are encoded. */
 export interface EncodeOptions {
   /** One normal draw a latent value, in the layout of the latents; without it the mode is taken. */
   noise?: Float32Array;
@@ -94,7 +91,16 @@ export interface EncodeOptions {
   signal?: AbortSignal;
 }
 
+/**
+ * The frozen autoencoder of latent diffusion (arXiv 2112.10752) from diffusers' folders (class AutoencoderKL):
+ * pictures to smaller latents, and back. It owns native memory: call `dispose()`, or declare it with `using`.
+ *
+ * Pictures are RGB in -1 .. 1, [clips * frames, channels, height, width]; latents are [clips, channels, frames,
+ * height / reduction, width / reduction], multiplied by the config's scaling factor, which brings them to about unit
+ * variance.
+ */
 export class AutoencoderKl {
+  /** Sizes. */
   readonly shape: AutoencoderShape;
   /** Pixels of a picture for one latent pixel, along each side. */
   readonly reduction: number;
@@ -176,6 +182,7 @@ export class AutoencoderKl {
     return [settingsFingerprint(this.shape), ...(await fileFingerprints(this.#files))].join('+');
   }
 
+  /** Bytes of weights with their packed copies, and the most that activations have taken. */
   memory(): { parameterBytes: number; arenaPeakBytes: number } {
     return this.#call((model) => model.memory());
   }
@@ -191,10 +198,12 @@ export class AutoencoderKl {
     this.#native = undefined;
   }
 
+  /** True once `dispose` was called. */
   get disposed(): boolean {
     return this.#native === undefined;
   }
 
+  /** As `dispose`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -1,8 +1,4 @@
-/**
- * The sizes of a ViLT model: Hugging Face's `config.json` (class ViltConfig), its presets, and the shape the native core takes.
- *
- * Defaults of absent keys are those of Hugging Face's ViltConfig, which are the sizes of `vilt-b32`.
- */
+/** The sizes of a ViLT model: Hugging Face's `config.json`, its presets, and the shape the native core takes. */
 
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -17,29 +13,53 @@ const probability = z.number().min(0).lt(1);
 
 /** `config.json` as Hugging Face writes it; keys that do not matter here are kept as they are. */
 export const viltConfigSchema = z.looseObject({
+  /** Must begin with `Vilt`, as Hugging Face names them. */
   architectures: z.array(z.string()).optional(),
+  /** `vilt`. */
   model_type: z.string().optional(),
+  /** Rows of the word table. Default 30522. */
   vocab_size: count.default(30522),
+  /** Rows of the segment table. Default 2. */
   type_vocab_size: count.default(2),
+  /** Rows of the modality table: 2, or 3 with the copied type of published checkpoints. Default 2. */
   modality_type_vocab_size: z.int().min(2).default(2),
+  /** Longest text, in tokens. Default 40. */
   max_position_embeddings: z.int().min(2).default(40),
+  /** Width of the model. Default 768. */
   hidden_size: count.default(768),
+  /** Layers. Default 12. */
   num_hidden_layers: count.default(12),
+  /** Heads of an attention; must divide hidden_size. Default 12. */
   num_attention_heads: count.default(12),
+  /** Width of the feed-forward layers. Default 3072. */
   intermediate_size: count.default(3072),
+  /** gelu with the error function. */
   hidden_act: z.literal('gelu', 'Expected "gelu", the only activation there is,').default('gelu'),
+  /** Default 0. With dropout FedDAT steps in the published order of passes. */
   hidden_dropout_prob: probability.default(0),
+  /** Default 0. */
   attention_probs_dropout_prob: probability.default(0),
+  /** Default 1e-12. */
   layer_norm_eps: z.number().gt(0).default(1e-12),
+  /** Pixels: length to which the shorter side of a picture is scaled. Default 384. */
   image_size: count.default(384),
+  /** Pixels a side of a patch. Default 32. */
   patch_size: count.default(32),
+  /** RGB. */
   num_channels: z.literal(3, 'Expected 3, for pictures are RGB,').default(3),
+  /** Whether query, key and value have a bias. Default true. */
   qkv_bias: z.boolean().default(true),
+  /** -1 or null: all patches are used, none are drawn at random. */
   max_image_length: z
     .union([z.literal(-1), z.null()], 'Expected -1 (no patches drawn at random)')
     .default(-1),
 });
 
+/**
+ * The sizes of a ViLT: Hugging Face's `config.json` (class ViltConfig). Defaults of absent keys are Hugging Face's,
+ * which are the sizes of `vilt-b32`; keys that do not matter here are kept as they are.
+ * @interface
+ */
 export type ViltConfig = z.output<typeof viltConfigSchema>;
 
 /** Named sizes. `small` is what the quickstart trains; `base` is ViLT-B/32. */
@@ -70,9 +90,14 @@ export const VILT_PRESETS = {
   },
 } as const satisfies Record<string, Partial<ViltConfig>>;
 
+/** Name of a preset. */
 export type ViltPreset = keyof typeof VILT_PRESETS;
 
-/** Completes and checks a config. @throws DuetError INVALID_ARGUMENT, or UNSUPPORTED for another architecture */
+/**
+ * Completes and checks a config.
+ * @param source where it comes from, for messages
+ * @throws DuetError INVALID_ARGUMENT, or UNSUPPORTED for another architecture
+ */
 export function viltConfig(value: z.input<typeof viltConfigSchema>, source = 'ViLT config'): ViltConfig {
   refuseOthers(value, source);
   const config = validated(viltConfigSchema, value, source);
@@ -105,7 +130,10 @@ export function viltPreset(name: ViltPreset, changes: z.input<typeof viltConfigS
   });
 }
 
-/** Reads `config.json` from a model folder. */
+/**
+ * Reads `config.json` from a model folder.
+ * @throws DuetError NOT_FOUND, IO, CORRUPT, UNSUPPORTED (another architecture), INVALID_ARGUMENT (impossible sizes)
+ */
 export async function readViltConfig(folder: string): Promise<ViltConfig> {
   const path = join(requireText(folder, 'folder'), 'config.json');
   const json = await readJson(path, 'model config', 'a model folder holds config.json and model.safetensors');

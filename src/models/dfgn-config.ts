@@ -1,6 +1,6 @@
 /**
- * The sizes of a discrete frame generation network (RDTF, arXiv 2503.17735): the published `config.json`, its presets, and the
- * shape the native core takes. Defaults of absent keys are those of the published network.
+ * The sizes of a frame generation network: the published `config.json`, its presets, and the shape the native core
+ * takes.
  */
 
 import { join } from 'node:path';
@@ -21,11 +21,17 @@ export const dfgnConfigSchema = z.looseObject({
   sample_size: count.optional(),
   /** 4 for latents of an autoencoder, 3 or 4 for pixels. */
   in_channels: count.max(64).default(4),
+  /** The same as in_channels. */
   out_channels: count.optional(),
+  /** The published arrangement: cross attention in all levels but the deepest. */
   down_block_types: z.array(z.string()).optional(),
+  /** As down_block_types, upwards. */
   up_block_types: z.array(z.string()).optional(),
+  /** Widths of the levels, the finest first. Default 320, 640, 1024, 1280. */
   block_out_channels: z.array(count).min(1).max(16).default([320, 640, 1024, 1280]),
+  /** Layers of a level. Default 2. */
   layers_per_block: count.default(2),
+  /** Groups of the group norms; must divide every width. Default 32. */
   norm_num_groups: count.default(32),
   /** Width of the text states. */
   cross_attention_dim: count.default(1024),
@@ -52,7 +58,17 @@ export const dfgnConfigSchema = z.looseObject({
     .default(null),
 });
 
+/**
+ * The sizes of a discrete frame generation network (RDTF, arXiv 2503.17735): the published `config.json`. Defaults of
+ * absent keys are those of the published network; keys that do not matter here are kept as they are. The value of the
+ * same name holds the presets.
+ * @interface
+ */
 export type DfgnConfig = z.output<typeof dfgnConfigSchema>;
+/**
+ * Sizes as they are given; what is absent has the published default.
+ * @interface
+ */
 export type DfgnConfigInput = z.input<typeof dfgnConfigSchema>;
 
 /**
@@ -84,6 +100,7 @@ export const DFGN_PRESETS = {
   },
 } as const satisfies Record<string, DfgnConfigInput>;
 
+/** Name of a preset. */
 export type DfgnPreset = keyof typeof DFGN_PRESETS;
 
 /** The presets by name: `DfgnConfig.small`. Sizes that depend on the data are left open. */
@@ -121,7 +138,10 @@ export function dfgnPreset(name: DfgnPreset, changes: DfgnConfigInput = {}): Dfg
   return dfgnConfig({ ...DfgnConfig[name], ...requireObject(changes, 'changes') });
 }
 
-/** Reads `config.json` from a network's folder. */
+/**
+ * Reads `config.json` from a network's folder.
+ * @throws DuetError NOT_FOUND, IO, CORRUPT, UNSUPPORTED (other kinds of blocks), INVALID_ARGUMENT (impossible sizes)
+ */
 export async function readDfgnConfig(folder: string): Promise<DfgnConfig> {
   const path = join(requireText(folder, 'folder'), 'config.json');
   const json = await readJson(

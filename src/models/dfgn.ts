@@ -1,10 +1,4 @@
-/**
- * The discrete frame generation network (DFGN) of RDTF (arXiv 2503.17735): predicts the noise in all frames of a clip at once,
- * given a text and some known frames.
- *
- * A network owns native memory: call `dispose()`, or declare it with `using`. Parameters have the published names and
- * shapes, so checkpoints exchange with the published program.
- */
+/** The discrete frame generation network (DFGN) of RDTF. */
 
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -45,10 +39,14 @@ const optionsSchema = z.strictObject({
   threads: z.int().min(0).default(0),
 });
 
+/** How a network is opened. */
 export interface DfgnOptions {
   /** Where it runs; 'cpu' is what this version has. */
   device?: 'cpu';
-  /** Large products in fp32 (default) or bf16; weights, norms, softmax and losses are fp32 in both. */
+  /**
+   * Large products in fp32 (default) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
+   * losses are fp32 in both.
+   */
   compute?: 'fp32' | 'bf16';
   /** Threads of the native queue; 0 (default) takes one per physical processor. */
   threads?: number;
@@ -66,10 +64,21 @@ export interface DfgnMemory {
   arenaPeakBytes: number;
 }
 
+/**
+ * The discrete frame generation network (DFGN) of RDTF (arXiv 2503.17735): predicts the noise in all frames of a clip
+ * at once, given a text and some known frames.
+ *
+ * A network owns native memory: call `dispose()`, or declare it with `using`. Parameters have the published names and
+ * shapes, so checkpoints exchange with the published program.
+ */
 export class Dfgn {
+  /** Sizes, as in config.json. */
   readonly config: DfgnConfig;
+  /** Where it computes. */
   readonly device: 'cpu';
+  /** Type of the large products. */
   readonly compute: 'fp32' | 'bf16';
+  /** Of the initial weights. */
   readonly seed: number;
   #native: NativeDfgn | undefined;
   readonly #origin: () => Promise<string>;
@@ -98,7 +107,10 @@ export class Dfgn {
     );
   }
 
-  /** A new network with PyTorch's initial values, drawn from `options.seed`. */
+  /**
+   * A new network with PyTorch's initial values, drawn from `options.seed`.
+   * @throws DuetError INVALID_ARGUMENT for sizes or options that cannot work
+   */
   static create(config: DfgnConfigInput, options: DfgnOptions = {}): Dfgn {
     return new Dfgn(dfgnConfig(config), validated(optionsSchema, options, 'Dfgn.create'));
   }
@@ -135,7 +147,10 @@ export class Dfgn {
     return this.#call((network) => network.save(path, part));
   }
 
-  /** Reads what `saveFile` wrote. Nothing changes when the names or shapes do not fit. */
+  /**
+   * Reads what `saveFile` wrote. Nothing changes when the names or shapes do not fit.
+   * @throws DuetError NOT_FOUND, IO, CORRUPT, INVALID_ARGUMENT (names or shapes, which are listed)
+   */
   load(path: string, part: DfgnPart = 'weights'): Promise<void> {
     return this.#call((network) => network.load(path, part));
   }
@@ -160,7 +175,10 @@ export class Dfgn {
     return this.#call((network) => network.read([...requireList(names, 'names')]));
   }
 
-  /** Overwrites parameters; all of them or, when a name or a size is wrong, none. */
+  /**
+   * Overwrites parameters; all of them or, when a name or a size is wrong, none.
+   * @throws DuetError NOT_FOUND for an unknown name, INVALID_ARGUMENT for a wrong size
+   */
   write(values: Tensors): Promise<void> {
     return this.#call((network) => network.write(values));
   }
@@ -176,19 +194,28 @@ export class Dfgn {
     return this.#call((network) => network.step(batches));
   }
 
-  /** The loss of a batch without learning; noise and times are those that step `drawStep` would draw. */
+  /**
+   * The loss of a batch without learning; noise and times are those that step `drawStep` would draw.
+   * @throws DuetError INVALID_ARGUMENT for a batch that does not fit, or before `startTraining`
+   */
   evaluate(batch: DenoisingBatch, drawStep = 0): Promise<DenoisingResult> {
     return this.#call((network) => network.evaluate(batch, drawStep));
   }
 
+  /** Of the last step with `keepGradients`, before clipping, or of `differentiate`. */
   gradients(): Promise<Tensors> {
     return this.#call((network) => network.gradients());
   }
 
+  /**
+   * Moments of AdamW, moving averages and the number of updates: `<parameter>.exp_avg`, `.exp_avg_sq`, `.ema`,
+   * `step`.
+   */
   optimizerState(): Promise<Tensors> {
     return this.#call((network) => network.optimizerState());
   }
 
+  /** Takes what `optimizerState` gave: all of it or, when something does not fit, nothing. */
   setOptimizerState(state: Tensors): Promise<void> {
     return this.#call((network) => network.setOptimizerState(state));
   }
@@ -198,6 +225,7 @@ export class Dfgn {
     return this.#call((network) => network.steps());
   }
 
+  /** For resuming after `load` of the moments: learning rate, noise and bias correction go on from here. */
   setSteps(steps: number): Promise<void> {
     return this.#call((network) => network.setSteps(steps));
   }
@@ -207,19 +235,31 @@ export class Dfgn {
     return this.#call((network) => network.swapAverages());
   }
 
-  /** See `NativeDfgn.predict`. */
+  /**
+   * The network's output, [clips, channels, frames, height, width], without learning. `text` (and `t5`) may hold n
+   * texts for every clip, all first ones before all second ones; the output then has n * clips clips.
+   * @param guidance n is 2 and the result is e1 + guidance * (e2 - e1) for `clips` clips (arXiv 2207.12598)
+   * @throws DuetError INVALID_ARGUMENT for arrays that do not fit
+   */
   predict(batch: PredictionBatch, guidance?: number): Promise<Float32Array> {
     return this.#call((network) => network.predict(batch, guidance));
   }
 
+  /** The outputs of the network's modules, by published name. */
   trace(batch: PredictionBatch): Promise<Record<string, TensorData>> {
     return this.#call((network) => network.trace(batch));
   }
 
+  /**
+   * Masked squared error against a target, and its gradients; nothing is updated.
+   * @param target like the output
+   * @param checkpoint keep only every layer's inputs, see `DenoisingOptions`
+   */
   differentiate(batch: PredictionBatch, target: Float32Array, checkpoint = false) {
     return this.#call((network) => network.differentiate(batch, target, checkpoint));
   }
 
+  /** Bytes taken now. */
   memory(): DfgnMemory {
     return this.#call((network) => network.memory());
   }
@@ -248,10 +288,12 @@ export class Dfgn {
     this.#native = undefined;
   }
 
+  /** True once `dispose` was called. */
   get disposed(): boolean {
     return this.#native === undefined;
   }
 
+  /** As `dispose`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -15,7 +15,11 @@ const PUBLISHED_OUTPUT = /^(encoder\.layer\.\d+\.output)\.layer\.dense\./;
 
 export type AdapterName = 'adapter_0' | 'adapter_1' | 'adapter_2';
 
-/** Ours to published: `encoder.layer.0.output.dense.bias` to `vilt_encoder.vilt.encoder.layer.0.output.layer.dense.bias`. */
+/**
+ * The name of a parameter in the state dict of the published FedDAT program: `encoder.layer.0.output.dense.bias`
+ * becomes `vilt_encoder.vilt.encoder.layer.0.output.layer.dense.bias`. Heads (`task_layer.<task>.*`) keep their
+ * names.
+ */
 export function publishedName(name: string): string {
   return isHead(requireText(name, 'name')) ? name : PREFIX + name.replace(OUTPUT, '$1.layer.dense.');
 }

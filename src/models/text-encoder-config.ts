@@ -11,11 +11,15 @@ import { DuetError } from '../errors.js';
 import type { TextEncoderShape } from '../native.js';
 import { validated } from '../validation.js';
 
+/** Sizes of a text encoder, from its config.json. */
 export interface TextEncoderConfig {
+  /** Architecture. */
   kind: TextEncoderKind;
+  /** As the native core takes it. */
   shape: TextEncoderShape;
   /** Largest number of tokens of a text; undefined for any (t5). */
   maxLength: number | undefined;
+  /** As the config says; undefined where it does not. */
   padTokenId: number | undefined;
 }
 

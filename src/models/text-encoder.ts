@@ -1,11 +1,4 @@
-/**
- * Frozen text encoders: CLIP's text model (arXiv 2103.00020), BERT (arXiv 1810.04805; also the text tower of Chinese-CLIP)
- * and the encoder of T5 (arXiv 1910.10683), from Hugging Face's model folders.
- *
- * A caption is encoded once: its states are kept until `cacheBytes` are full (the least recently used go first). As in the
- * published training texts are padded to one length and the states of padding are part of the result; BERT's attention
- * does not look at padding, CLIP's and T5's does.
- */
+/** Frozen text encoders from Hugging Face's model folders. */
 
 import { z } from 'zod';
 import { requireFunction, requireList, requireObject, requireText } from '../arguments.js';
@@ -28,7 +21,9 @@ const optionsSchema = z.strictObject({
     .default(256 * 2 ** 20),
 });
 
+/** How a text encoder is opened. */
 export interface TextEncoderOptions {
+  /** Products in fp32 (default) or bf16, which needs a processor with AVX-512. */
   compute?: 'fp32' | 'bf16';
   /** 0 (default) takes one per physical processor. */
   threads?: number;
@@ -44,8 +39,11 @@ export interface TextEncoderOptions {
 
 /** States of B texts. */
 export interface EncodedCaptions {
+  /** Texts. */
   batch: number;
+  /** Tokens of each text. */
   length: number;
+  /** Of one state. */
   width: number;
   /** [B, length, width] */
   states: Float32Array;
@@ -61,14 +59,27 @@ interface CachedCaption {
 /** Tokens of one native call; between calls an AbortSignal is looked at. */
 const TOKENS_AT_ONCE = 2048;
 
+/**
+ * A frozen text encoder: CLIP's text model (arXiv 2103.00020), BERT (arXiv 1810.04805; also the text tower of
+ * Chinese-CLIP) or the encoder of T5 (arXiv 1910.10683), from Hugging Face's model folders. It owns native memory:
+ * call `dispose()`, or declare it with `using`.
+ *
+ * A caption is encoded once: its states are kept until `cacheBytes` are full (the least recently used go first). As
+ * in the published training texts are padded to one length and the states of padding are part of the result; BERT's
+ * attention does not look at padding, CLIP's and T5's does.
+ */
 export class FrozenTextEncoder {
+  /** Architecture. */
   readonly kind: TextEncoderKind;
   /** Of one state. */
   readonly width: number;
   /** Tokens every text is cut or padded to. */
   readonly length: number;
+  /** Whether padding is hidden from attention. */
   readonly maskPadding: boolean;
+  /** The folder's own or the one given; undefined where there is none. */
   readonly tokenizer: TextTokenizer | undefined;
+  /** Sizes. */
   readonly config: TextEncoderConfig;
   #native: NativeTextEncoder | undefined;
   readonly #files: readonly string[];
@@ -127,7 +138,10 @@ export class FrozenTextEncoder {
     }
   }
 
-  /** The states of texts, each computed once. */
+  /**
+   * The states of texts, each computed once.
+   * @throws DuetError NOT_FOUND without a tokenizer, CANCELLED
+   */
   async encode(texts: readonly string[], options: { signal?: AbortSignal } = {}): Promise<EncodedCaptions> {
     const { length, width } = this;
     requireList(texts, 'texts', requireText);
@@ -159,7 +173,11 @@ export class FrozenTextEncoder {
     return { batch: texts.length, length, width, states, attentionMask };
   }
 
-  /** Token ids to states, without tokenizer and cache. @param everything hidden states of every layer too */
+  /**
+   * Token ids to states, without tokenizer and cache.
+   * @param everything hidden states of every layer too
+   * @throws DuetError INVALID_ARGUMENT for ids or sizes that do not fit
+   */
   encodeTokens(tokens: TokenBatch, everything = false): Promise<TextStates> {
     return this.#call((model) => model.encode(tokens, everything));
   }
@@ -171,6 +189,7 @@ export class FrozenTextEncoder {
     return [settings, ...(await fileFingerprints(this.#files))].join('+');
   }
 
+  /** Bytes of weights with their packed copies, the most that activations have taken, and of kept states. */
   memory(): { parameterBytes: number; arenaPeakBytes: number; cachedBytes: number } {
     return { ...this.#call((model) => model.memory()), cachedBytes: this.#cachedBytes };
   }
@@ -188,10 +207,12 @@ export class FrozenTextEncoder {
     this.#cachedBytes = 0;
   }
 
+  /** True once `dispose` was called. */
   get disposed(): boolean {
     return this.#native === undefined;
   }
 
+  /** As `dispose`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

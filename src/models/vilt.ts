@@ -51,10 +51,14 @@ const optionsSchema = z.strictObject({
   adapters: z.strictObject({ reduction: z.int().min(1).default(16) }).optional(),
 });
 
+/** How a model is opened. */
 export interface ViltOptions {
   /** Where training runs; 'cpu' is what this version has. */
   device?: 'cpu';
-  /** Matrix products in fp32 (default) or bf16; weights, norms, softmax and losses are fp32 in both. */
+  /**
+   * Matrix products in fp32 (default) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
+   * losses are fp32 in both.
+   */
   compute?: 'fp32' | 'bf16';
   /** Threads of the native queue; 0 (default) takes one per physical processor. */
   threads?: number;
@@ -64,6 +68,7 @@ export interface ViltOptions {
   adapters?: { reduction?: number };
 }
 
+/** How a model folder is opened. */
 export interface PretrainedOptions extends ViltOptions {
   /** The answers of the head `vqa`: a vocabulary, a list, or a number of classes. Default: those of the folder, if any. */
   answers?: AnswerVocabulary | readonly string[] | number;
@@ -71,9 +76,13 @@ export interface PretrainedOptions extends ViltOptions {
   heads?: 'saved' | 'fresh';
 }
 
+/** What a new model is made with. */
 export interface CreateOptions extends ViltOptions {
+  /** The answers of the head `vqa`: a vocabulary, a list, or a number of classes. Default: no head. */
   answers?: AnswerVocabulary | readonly string[] | number;
+  /** Of the questions; at most vocab_size tokens. Default: none, batches bring their ids. */
   tokenizer?: Tokenizer;
+  /** How pictures are prepared. Default: shortest edge image_size, sides multiples of 32 or the patch size. */
   pictures?: Partial<PictureSpec>;
 }
 
@@ -82,6 +91,7 @@ export interface CreateOptions extends ViltOptions {
  * with `using`. Names and values of parameters are those of Hugging Face's ViltModel. One run uses a model at a time.
  */
 export class Vilt {
+  /** Sizes, as in config.json. */
   readonly config: ViltConfig;
   /** Word pieces of the folder's vocab.txt, where there is one. */
   tokenizer: Tokenizer | undefined;
@@ -89,10 +99,13 @@ export class Vilt {
   pictures: PictureSpec;
   /** The answers of the head `vqa`, where they are known by name. */
   answers: AnswerVocabulary | undefined;
+  /** Where it computes. */
   readonly device: 'cpu';
+  /** Type of the matrix products. */
   readonly compute: 'fp32' | 'bf16';
   /** Width of the model / width of the adapters; undefined without adapters. */
   readonly adapterReduction: number | undefined;
+  /** Of heads and adapters, and of the encoder of a model that was created. */
   readonly seed: number;
   #native: NativeVilt | undefined;
   readonly #origin: () => Promise<string>;
@@ -163,7 +176,10 @@ export class Vilt {
     }
   }
 
-  /** A new model with random weights (normal, deviation 0.02) named by `options.seed`. */
+  /**
+   * A new model with random weights (normal, deviation 0.02) named by `options.seed`.
+   * @throws DuetError INVALID_ARGUMENT for sizes or options that cannot work
+   */
   static create(config: ViltConfig, options: CreateOptions = {}): Vilt {
     const { answers, tokenizer, pictures, ...rest } = requireObject(options, 'options of Vilt.create');
     const checked = validated(optionsSchema, rest, 'Vilt.create');
@@ -182,7 +198,12 @@ export class Vilt {
     }
   }
 
-  /** Adds the head `task_layer.<task>` with random weights. */
+  /**
+   * Adds the head `task_layer.<task>`: two linear layers (width to twice the width, layer norm, gelu, to `classes`)
+   * with PyTorch's initial values, drawn from the seed and the name of the task.
+   * @throws DuetError INVALID_ARGUMENT for a name of other characters than letters, digits, - and _, or one that is
+   *   there
+   */
   addHead(task: string, classes: number, seed = this.seed): void {
     if (!/^[A-Za-z0-9_-]+$/.test(requireText(task, 'task')))
       throw invalid('letters, digits, - and _', 'task', task);
@@ -219,7 +240,10 @@ export class Vilt {
     return this.#call((model) => model.read([...requireList(names, 'names')]));
   }
 
-  /** Overwrites parameters; all of them or, when a name or a size is wrong, none. */
+  /**
+   * Overwrites parameters; all of them or, when a name or a size is wrong, none.
+   * @throws DuetError NOT_FOUND for an unknown name, INVALID_ARGUMENT for a wrong size
+   */
   write(values: Tensors): Promise<void> {
     return this.#call((model) => model.write(values));
   }
@@ -234,7 +258,11 @@ export class Vilt {
     return tensors;
   }
 
-  /** Begins a local training: a new optimizer and a new schedule. */
+  /**
+   * Begins a local training: a new optimizer and a new schedule; method `feddat` first copies adapter_1 over
+   * adapter_2.
+   * @throws DuetError INVALID_ARGUMENT for options that cannot work, NOT_FOUND for a task without a head
+   */
   startTraining(options: TrainingOptions): Promise<void> {
     return this.#call((model) => model.startTraining(options));
   }
@@ -259,7 +287,10 @@ export class Vilt {
     return this.#call((model) => model.setOptimizerState(state));
   }
 
-  /** Logits of a batch, [B * classes], without dropout. */
+  /**
+   * Logits of a batch, [B * classes], without dropout.
+   * @throws DuetError INVALID_ARGUMENT for a batch that does not fit, NOT_FOUND for a task without a head
+   */
   evaluate(batch: ViltBatch, task = DEFAULT_TASK, mode: AdapterMode = 'none'): Promise<Float32Array> {
     return this.#call((model) => model.evaluate(batch, task, mode));
   }
@@ -326,6 +357,7 @@ export class Vilt {
     return this.#native === undefined;
   }
 
+  /** As `dispose`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

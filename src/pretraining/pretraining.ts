@@ -1,13 +1,4 @@
-/**
- * Training a small ViLT from scratch on picture questions: the frozen backbone that a federation then fine-tunes. Everything
- * but adapters is trained, with one optimizer over all epochs, binary cross entropy on soft targets, warm-up and linear decay.
- *
- * ```ts
- * const pretraining = new Pretraining({ model, train, evaluation, epochs: 20, batchSize: 32, learningRate: 5e-4, runDir });
- * for await (const epoch of pretraining.run({ signal })) console.log(epoch.number, epoch.metrics);
- * await model.save(dir);
- * ```
- */
+/** Training a small ViLT from scratch on picture questions. */
 
 import { z } from 'zod';
 import { requireFunction, requireInstance, requireObject } from '../arguments.js';
@@ -26,9 +17,13 @@ import { RunFolder, requireRunDir } from '../run/run-folder.js';
 import { validated } from '../validation.js';
 import { packPretraining, unpackPretraining } from './checkpoint.js';
 
+/** Everything a pretraining can be told. */
 export interface PretrainingOptions {
+  /** With the head `vqa`. A run claims it and leaves its weights trained. */
   model: Vilt;
+  /** What it is trained on, e.g. a `VqaSource`. */
   train: BatchSource;
+  /** What it is evaluated on; absent: it is not evaluated. */
   evaluation?: BatchSource;
   /** Passes over the data. */
   epochs: number;
@@ -38,18 +33,23 @@ export interface PretrainingOptions {
   learningRate?: number;
   /** Gradients are scaled down to this global norm. Default 1. */
   maxGradNorm?: number;
+  /** Of AdamW. Default 0.01. */
   weightDecay?: number;
   /** Share of the steps that warm up. Default 0.1. */
   warmup?: number;
   /** Evaluate every so many epochs and after the last. Default 1. */
   evaluateEvery?: number;
+  /** Of the order of samples and of dropout. Default 0. */
   seed?: number;
   /** Folder for config, metrics and checkpoints. Default: nothing is written. */
   runDir?: string;
+  /** Continue what is in `runDir`; an empty folder starts a new run. Default false. */
   resume?: boolean;
+  /** Told after every batch. */
   onProgress?: (progress: PretrainingProgress) => void;
 }
 
+/** What is going on, for a progress line. */
 export interface PretrainingProgress {
   phase: 'training' | 'evaluation';
   epoch: number;
@@ -60,11 +60,15 @@ export interface PretrainingProgress {
   loss?: number;
 }
 
+/** One epoch: a line of metrics.jsonl. */
 export interface EpochReport {
   /** From 1. */
   number: number;
+  /** Mean loss over batches; accuracies 0 to 1, on the training batches as they came and on the evaluation data. */
   metrics: { loss: number; trainAccuracy: number; accuracy?: number };
+  /** Of the evaluation, where samples have types. */
   questionTypes?: Record<string, Scored>;
+  /** Of the last update. */
   learningRate: number;
   /** Wall clock; everything else is the same for the same seed. */
   timing: { seconds: number; trainSeconds: number; evaluateSeconds: number };
@@ -86,8 +90,21 @@ const schema = z.strictObject({
   resume: z.boolean().default(false),
 });
 
+/**
+ * Training a small ViLT from scratch on picture questions: the frozen backbone that a federation then fine-tunes.
+ * Everything but adapters is trained, with one optimizer over all epochs, binary cross entropy on soft targets,
+ * warm-up and linear decay.
+ *
+ * ```ts
+ * const pretraining = new Pretraining({ model, train, evaluation, epochs: 20, batchSize: 32, learningRate: 5e-4, runDir });
+ * for await (const epoch of pretraining.run({ signal })) console.log(epoch.number, epoch.metrics);
+ * await model.save(dir);
+ * ```
+ */
 export class Pretraining {
+  /** The options with all defaults. */
   readonly settings: z.output<typeof schema>;
+  /** The model that is trained. */
   readonly model: Vilt;
   /** Epochs of this run that were recorded before it was resumed. */
   readonly history: EpochReport[] = [];
@@ -97,6 +114,7 @@ export class Pretraining {
   #opened = false;
   #optimizer: Tensors | undefined;
 
+  /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
   constructor(options: PretrainingOptions) {
     const { model, train, evaluation, onProgress, ...settings } = requireObject(
       options,

@@ -1,4 +1,4 @@
-/** An animation in memory: what decoding gives and what the exporter takes. */
+/** An animation in memory. */
 
 import {
   invalid,
@@ -10,12 +10,13 @@ import {
 } from '../arguments.js';
 import { DuetError } from '../errors.js';
 
+/** An animation in memory: what decoding gives and what the exporter takes. */
 export interface Animation {
   /** Pixels. */
   width: number;
   /** Pixels. */
   height: number;
-  /** [frames, height, width, 4]: RGBA, colours not multiplied by alpha, frames below each other. */
+  /** [frames, height, width, 4], RGBA, colours not multiplied by alpha. */
   rgba: Uint8Array;
   /** Milliseconds each frame is shown; its length is the number of frames. */
   delays: readonly number[];

@@ -1,11 +1,4 @@
-/**
- * Words of captions for the small text encoder that is trained together with the network: a vocabulary made from the
- * captions of a data set, and captions as rows of token ids.
- *
- * Frequent words are one token each; rarer ones and words never seen are spelt in characters, so that any prompt can be
- * encoded. `#`, which word drop puts in the place of a word, always is a token of its own. A row is `[CLS] words [SEP]` and
- * padding; an empty caption (dropped text) is `[CLS] [SEP]`.
- */
+/** Words of captions for the small text encoder that is trained together with the network. */
 
 import { z } from 'zod';
 import { requireInteger, requireIterable, requireList, requireText } from '../arguments.js';
@@ -18,6 +11,7 @@ const optionsSchema = z.strictObject({
   minCount: z.int().min(1).default(1),
 });
 
+/** Which words become tokens of their own. */
 export interface CaptionVocabularyOptions {
   /** Largest number of tokens, the special ones and single characters included. Default 4096. */
   size?: number;
@@ -25,6 +19,14 @@ export interface CaptionVocabularyOptions {
   minCount?: number;
 }
 
+/**
+ * Words of captions for the small text encoder that is trained together with the network: a vocabulary made from the
+ * captions of a data set, and captions as rows of token ids.
+ *
+ * Frequent words are one token each; rarer ones and words never seen are spelt in characters, so that any prompt can
+ * be encoded. `#`, which word drop puts in the place of a word, always is a token of its own. A row is `[CLS] words
+ * [SEP]` and padding; an empty caption (dropped text) is `[CLS] [SEP]`.
+ */
 export class CaptionVocabulary implements TextTokenizer {
   readonly #tokenizer: Tokenizer;
 
@@ -66,6 +68,7 @@ export class CaptionVocabulary implements TextTokenizer {
     return this.#tokenizer.size;
   }
 
+  /** Id of padding. */
   get padId(): number {
     return this.#tokenizer.padId;
   }

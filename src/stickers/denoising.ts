@@ -1,9 +1,4 @@
-/**
- * The sampling loop around the network: from noise to clips, with guidance, for any number of clips at once.
- *
- * As published, a batch goes through the network with the unconditional text first; the native pass shares what does not
- * depend on the text. Where the text is dropped both halves would be equal, so guidance is left out.
- */
+/** The sampling loop around the network. */
 
 import {
   invalid,
@@ -25,9 +20,12 @@ import { NoiseSchedule } from './samplers/schedule.js';
 import { stickerStream } from './streams.js';
 import type { CaptionInput } from './text-source.js';
 
+/** All samplers: DPM-Solver++ (2M) and DDIM. */
 export const SAMPLERS = ['dpm-solver', 'ddim'] as const;
+/** Name of a sampler. */
 export type SamplerName = (typeof SAMPLERS)[number];
 
+/** How noise becomes a clip. */
 export interface SamplingOptions {
   /** Default `dpm-solver` (DPM-Solver++ 2M); `ddim` is the published one. */
   sampler?: SamplerName;
@@ -35,6 +33,7 @@ export interface SamplingOptions {
   steps?: number;
   /** DDIM's share of fresh noise, 0 to 1. Default 0. */
   eta?: number;
+  /** Which timesteps are visited. Default `log-snr` for dpm-solver, `leading` for ddim. */
   spacing?: Spacing;
   /** Strength of the text; 1 leaves out the unconditional pass. Default 4. */
   guidance?: number;
@@ -42,12 +41,15 @@ export interface SamplingOptions {
   seed?: number;
 }
 
+/** What clips are made from. */
 export interface DenoisingInput {
+  /** Number of clips. */
   clips: number;
   /** What the network predicts. Default `epsilon`, the noise. */
   prediction?: Prediction;
   /** Of the network's space. */
   height: number;
+  /** As height. */
   width: number;
   /** [clips, channels, frames, height, width], zeros where nothing is given */
   imageLatents: Float32Array;
@@ -59,12 +61,22 @@ export interface DenoisingInput {
   negative?: CaptionInput;
 }
 
+/** Watching and stopping a sampling. */
 export interface DenoisingHooks {
   /** The clip as the network sees it after a step, x0: for previews. */
   onStep?: (original: () => Float32Array, index: number, steps: number) => void | Promise<void>;
+  /** Ends with CANCELLED between two steps. */
   signal?: AbortSignal | undefined;
 }
 
+/**
+ * The sampling loop around the network: from noise to clips, with guidance (arXiv 2207.12598), for any number of
+ * clips at once. As published, a batch goes through the network with the unconditional text first; the native pass
+ * shares what does not depend on the text. Where the text is dropped both halves would be equal, so guidance is left
+ * out.
+ * @returns [clips, channels, frames, height, width] in the network's space
+ * @throws DuetError INVALID_ARGUMENT for options that cannot work, CANCELLED
+ */
 export async function denoise(
   network: Dfgn,
   input: DenoisingInput,

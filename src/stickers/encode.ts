@@ -95,6 +95,7 @@ export async function encodePngStrip(animation: Animation): Promise<Uint8Array> 
   return contactSheet([animation], { gap: 0 });
 }
 
+/** How a contact sheet looks. */
 export interface ContactSheetOptions {
   /** Pixels between frames. Default 2. */
   gap?: number;

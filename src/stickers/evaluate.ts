@@ -1,7 +1,4 @@
-/**
- * How good a trained network is on stickers it has not seen: frames it fills in against the true ones and two obvious
- * baselines, and its denoising loss by task and by noise level.
- */
+/** How good a trained network is on stickers it has not seen. */
 
 import {
   requireFunction,
@@ -23,13 +20,16 @@ import { TASKS, type Task } from './tasks.js';
 
 /** Tasks with known frames whose true answer exists. */
 export const FILLING_TASKS = ['interpolation', 'pre_frame_prediction', 'post_frame_prediction'] as const;
+/** A task with known frames whose true answer exists. */
 export type FillingTask = (typeof FILLING_TASKS)[number];
 /** Who filled the frames in. */
 export const FILLERS = ['network', 'nearest', 'blend'] as const;
+/** Who filled the frames in: the network, or one of two baselines. */
 export type Filler = (typeof FILLERS)[number];
 
+/** Means over clips and over the frames that were not known. */
 export interface Quality {
-  /** dB, higher is better; mean over the frames that were not known. */
+  /** dB, higher is better. */
   psnr: number;
   /** Up to 1, higher is better. */
   ssim: number;
@@ -37,8 +37,11 @@ export interface Quality {
   temporal: number;
 }
 
+/** What an evaluation found. */
 export interface StickerEvaluation {
+  /** Clips that were filled in. */
   clips: number;
+  /** Quality of the filled frames, by task and by who filled them in. */
   filling: Record<FillingTask, Record<Filler, Quality> & { clips: number }>;
   /** Masked denoising loss; rows are tasks. */
   denoising: Record<Task, { mean: number; byLevel: { timestep: number; loss: number }[] }>;
@@ -46,13 +49,19 @@ export interface StickerEvaluation {
   frechet?: Record<FillingTask, number>;
 }
 
+/** How stickers are evaluated. */
 export interface EvaluateOptions {
+  /** How frames are filled in. */
   sampling?: SamplingOptions;
+  /** Clips at once. Default 8. */
   batchSize?: number;
   /** Noise levels of the denoising loss. Default 100, 300, 500, 700, 900. */
   timesteps?: readonly number[];
+  /** For the Frechet distance; absent: it is left out. */
   features?: FeatureExtractor;
+  /** Ends with CANCELLED. */
   signal?: AbortSignal | undefined;
+  /** Told after every batch of a task. */
   onProgress?: (done: number, total: number) => void;
   /** Told every filled clip, e.g. for contact sheets. */
   onClip?: (clip: {
@@ -77,6 +86,12 @@ export function knownMask(task: FillingTask, real: number, frames: number): Uint
   return Uint8Array.from({ length: frames }, (_, frame) => (frame < real && known(frame) ? 1 : 0));
 }
 
+/**
+ * How good a trained network is on stickers it has not seen: frames it fills in against the true ones and two obvious
+ * baselines (the nearest known frame, a blend of the two around), and its denoising loss by task and by noise level.
+ * @param data held-out stickers, of the pipeline's size and number of frames
+ * @throws DuetError INVALID_ARGUMENT for data that do not fit, CANCELLED
+ */
 export async function evaluateStickers(
   pipeline: StickerPipeline,
   data: StickerDataset,

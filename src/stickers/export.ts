@@ -1,10 +1,4 @@
-/**
- * Saving an animation as a file, within a number of bytes if asked for.
- *
- * Messengers take stickers of, say, 256 KiB. When a file is larger, the exporter gives up in this order: colours (GIF) or
- * quality (WebP), then size, then every second frame (the rest lasts twice as long). It takes the first that fits and says
- * what it gave up.
- */
+/** Saving an animation as a file, within a number of bytes if asked for. */
 
 import { extname } from 'node:path';
 import { invalid, requireInteger, requireObject, requireText } from '../arguments.js';
@@ -14,10 +8,12 @@ import { writeAtomic } from '../run/files.js';
 import { type Animation, checkAnimation, pickFrames } from './animation.js';
 import { encodePngStrip, encodeWebp, gifEncoder } from './encode.js';
 
+/** All formats a sticker can be saved in. */
 export const STICKER_FORMATS = ['gif', 'webp', 'png'] as const;
 /** `png` is a strip of all frames. */
 export type StickerFormat = (typeof STICKER_FORMATS)[number];
 
+/** How an animation is saved. */
 export interface ExportOptions {
   /** Default: by the ending of the path. */
   format?: StickerFormat;
@@ -33,11 +29,17 @@ export interface ExportOptions {
   lossless?: boolean;
 }
 
+/** A saved animation. */
 export interface Exported {
+  /** The file. */
   bytes: Uint8Array;
+  /** What it is. */
   format: StickerFormat;
+  /** Pixels. */
   width: number;
+  /** Pixels. */
   height: number;
+  /** Frames that were kept. */
   frames: number;
   /** What was given up for the number of bytes, e.g. `64 colours instead of 255`; empty when nothing was. */
   how: string[];
@@ -50,7 +52,11 @@ const QUALITIES = [90, 75, 60, 45, 30, 15];
 const SMALLEST_SIDE = 16;
 
 /**
- * Encodes an animation.
+ * Encodes an animation, within a number of bytes if asked for. Messengers take stickers of, say, 256 KiB. When a file
+ * is larger, the exporter gives up in this order: colours (GIF) or quality (WebP), then size, then every second frame
+ * (the rest lasts twice as long). It takes the first that fits and says what it gave up. A GIF has one palette for
+ * all frames and no dithering, so colours do not flicker; it knows only opaque and transparent (alpha of 128 and more
+ * is opaque). WebP and PNG keep alpha.
  * @throws DuetError INVALID_ARGUMENT for impossible options, UNSUPPORTED when no way leads below `maxBytes`
  */
 export async function exportAnimation(

@@ -1,24 +1,22 @@
-/**
- * Key frames: which frames of an animation a clip of `count` frames is made of.
- *
- * Three ways, all deterministic: at equal distances, where most changes, and one for each group of similar frames.
- * The rules are those of the published code of RDTF (arXiv 2503.17735); the network that computed features there is
- * replaced by features of the caller's choice, by default small thumbnails.
- */
+/** Key frames: which frames of an animation a clip is made of. */
 
 import { invalid, requireInteger, requireList } from '../arguments.js';
 import { DuetError } from '../errors.js';
 
+/** All ways to choose key frames. */
 export const KEY_FRAME_METHODS = ['equal', 'difference', 'clusters'] as const;
+/** How key frames are chosen: at equal distances, where most changes, or one for each group of similar frames. */
 export type KeyFrameMethod = (typeof KEY_FRAME_METHODS)[number];
 
 /**
  * Positions of a clip of `count` frames in an animation of `features.length` frames, in order of time.
  *
  * As many frames as wanted: all of them. A single one: `count` times. Fewer: the animation is played forth and back
- * until it is long enough (0 1 2 1 0 ...). Then the method decides.
+ * until it is long enough (0 1 2 1 0 ...). Then the method decides; all are deterministic. The rules are those of the
+ * published code of RDTF (arXiv 2503.17735); the network that computed features there is replaced by features of the
+ * caller's choice, by default small thumbnails.
  * @param features one vector a frame, all of one length; only their number matters for `equal`
- * @throws DuetError INVALID_ARGUMENT for no frames or an impossible count
+ * @throws DuetError INVALID_ARGUMENT for no frames, different lengths or an impossible count
  */
 export function keyFrames(
   method: KeyFrameMethod,

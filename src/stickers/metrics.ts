@@ -1,9 +1,10 @@
-/** One line of metrics.jsonl of a sticker run: means over the steps since the line before. */
+/** What a sticker run reports. */
 
 import { z } from 'zod';
 import { validated } from '../validation.js';
 import { TASKS, type Task } from './tasks.js';
 
+/** The loss of one task. */
 export interface TaskLoss {
   /** Mean masked denoising loss. */
   loss: number;
@@ -11,18 +12,23 @@ export interface TaskLoss {
   clips: number;
 }
 
+/** One line of metrics.jsonl of a sticker run: means over the steps since the line before. */
 export interface StickerMetrics {
   /** Steps done. */
   number: number;
+  /** Masked denoising loss. */
   loss: number;
   /** Before clipping. */
   gradNorm: number;
+  /** Of the last of these steps. */
   learningRate: number;
+  /** Losses of the tasks that were drawn. */
   tasks: Partial<Record<Task, TaskLoss>>;
   /** Of the curriculum at the last of these steps. */
   weights: Record<Task, number>;
   /** Clips that were seen. */
   clips: number;
+  /** Wall clock. */
   timing: { seconds: number };
 }
 
@@ -30,12 +36,17 @@ export interface StickerMetrics {
 export interface StickerStep {
   /** From 1. */
   number: number;
+  /** Of the whole run. */
   steps: number;
+  /** Masked denoising loss, mean over the micro-batches. */
   loss: number;
+  /** Before clipping. */
   gradNorm: number;
+  /** Of this update. */
   learningRate: number;
   /** Of each micro-batch. */
   tasks: { task: Task; clipLosses: number[] }[];
+  /** Of the curriculum. */
   weights: Record<Task, number>;
   /** The line of metrics that this step closed. */
   metrics?: StickerMetrics;

@@ -31,6 +31,10 @@ const pipelineSchema = z.strictObject({
   channels: z.union([z.literal(3), z.literal(4)]),
 });
 
+/**
+ * How a pipeline is opened: pipeline.json of a run folder.
+ * @interface
+ */
 export type SavedPipeline = z.output<typeof pipelineSchema>;
 
 export interface MachineSettings {
@@ -41,12 +45,17 @@ export interface MachineSettings {
 
 export type PipelineSettings = SavedPipeline & MachineSettings;
 
+/** What a pipeline is made of, opened. */
 export interface Parts {
+  /** Predicts the noise. */
   network: Dfgn;
+  /** What the network works in: pixels, or latents of an autoencoder. */
   space: Space;
+  /** Where its text states come from. */
   text: TextSource;
   /** Names what decides the numbers of space and text. */
   fingerprint(): Promise<Record<string, string>>;
+  /** Frees the native memory of all parts. */
   dispose(): void;
 }
 

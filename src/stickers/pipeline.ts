@@ -1,9 +1,4 @@
-/**
- * Stickers from a trained network: from a prompt, a picture, or any given frames (RDTF, arXiv 2503.17735).
- *
- * What is asked for follows from what is given: a prompt alone is text-to-sticker, frames without a prompt drop the text as
- * picture-to-sticker does in training, frames and a prompt are interpolation or prediction, depending on where they are.
- */
+/** Stickers from a trained network. */
 
 import { z } from 'zod';
 import {
@@ -24,13 +19,17 @@ import { openParts, type Parts, readPipeline, type SavedPipeline } from './parts
 import { Sticker } from './sticker.js';
 import { applyMasks } from './tasks.js';
 
+/** Where a pipeline computes. */
 export interface PipelineOptions {
+  /** What this version has. */
   device?: 'cpu';
+  /** Large products in fp32 (default) or bf16, which needs a processor with AVX-512. */
   compute?: 'fp32' | 'bf16';
   /** 0 (default) takes one per physical processor. */
   threads?: number;
 }
 
+/** What a sticker is made from, and how. */
 export interface GenerateOptions extends SamplingOptions {
   /** Absent or empty: the text is dropped. */
   prompt?: string;
@@ -46,6 +45,7 @@ export interface GenerateOptions extends SamplingOptions {
   delay?: number;
   /** Times it is played; 0 (default) = for ever. */
   loop?: number;
+  /** Ends with CANCELLED between two steps. */
   signal?: AbortSignal;
   /** Told every `previewEvery` steps what the sticker would look like. */
   onPreview?: (sticker: Sticker, step: number, steps: number) => void | Promise<void>;
@@ -61,10 +61,19 @@ const machineSchema = z.strictObject({
   threads: z.int().min(0).default(0),
 });
 
+/**
+ * Stickers from a trained network: from a prompt, a picture, or any given frames (RDTF, arXiv 2503.17735).
+ *
+ * What is asked for follows from what is given: a prompt alone is text-to-sticker, frames without a prompt drop the
+ * text as picture-to-sticker does in training, frames and a prompt are interpolation or prediction, depending on
+ * where they are. It owns native memory: call `dispose()`, or declare it with `using`.
+ */
 export class StickerPipeline {
+  /** How the parts are opened, as in pipeline.json. */
   readonly settings: SavedPipeline;
   /** Steps the network was trained for. */
   readonly trainedSteps: number;
+  /** Network, space and text. */
   readonly parts: Parts;
 
   private constructor(settings: SavedPipeline, trainedSteps: number, parts: Parts) {
@@ -225,10 +234,12 @@ export class StickerPipeline {
     );
   }
 
+  /** Frees the native memory. A second dispose does nothing. */
   dispose(): void {
     this.parts.dispose();
   }
 
+  /** As `dispose`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -64,9 +64,11 @@ const settingsSchema = z.strictObject({
   reportEvery: count.default(50),
 });
 
+/** Everything a sticker training can be told; defaults marked (published) are those of RDTF (arXiv 2503.17735). */
 export interface StickerTrainerOptions {
   /** Sizes of the network, e.g. `DfgnConfig.small`; `in_channels` and `num_frames` follow space and data unless given. */
   network: DfgnConfigInput;
+  /** What it is trained on; bad stickers should be left out by `prepare` before. */
   data: StickerDataset;
   /** Default `pixels`: 3 or 4 channels, as the data have. Or the folder of an AutoencoderKL, for latents. */
   space?: 'pixels' | { autoencoder: string };
@@ -110,6 +112,7 @@ export interface StickerTrainerOptions {
   wordDrop?: number;
   /** Of weights, order, tasks, noise. Default 0. */
   seed?: number;
+  /** What this version has. */
   device?: 'cpu';
   /** Large products in fp32 (default) or bf16; weights, norms and losses are fp32 in both. */
   compute?: 'fp32' | 'bf16';
@@ -127,6 +130,10 @@ export interface StickerTrainerOptions {
   reportEvery?: number;
 }
 
+/**
+ * The options with all defaults; see `StickerTrainerOptions`.
+ * @interface
+ */
 export type TrainerSettings = z.output<typeof settingsSchema> & { network: DfgnConfig };
 
 /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */

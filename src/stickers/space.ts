@@ -1,14 +1,12 @@
-/**
- * The space the network works in: the pixels themselves (3 or 4 channels, for small sizes and without an autoencoder), or the latents
- * of a frozen autoencoder, of which each clip is encoded once and sampled anew whenever it is trained on, as published.
- */
+/** The space the network works in. */
 
 import type { StickerBatch } from '../data/stickers/dataset.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { AutoencoderKl } from '../models/autoencoder.js';
 import { native } from '../native.js';
 
-export interface ClipShape {
+/** Sizes of clips outside of the network. */
+export interface SpaceShape {
   clips: number;
   frames: number;
   /** Pixels. */
@@ -17,7 +15,13 @@ export interface ClipShape {
   width: number;
 }
 
+/**
+ * The space the network works in: the pixels themselves (3 or 4 channels, for small sizes and without an
+ * autoencoder), or the latents of a frozen autoencoder, of which each clip is encoded once and sampled anew whenever
+ * it is trained on, as published.
+ */
 export interface Space {
+  /** Of the network's clips. */
   readonly channels: number;
   /** Pixels of a picture for one of the network's, along each side. */
   readonly reduction: number;
@@ -28,13 +32,15 @@ export interface Space {
    */
   enter(
     batch: Pick<StickerBatch, 'values' | 'samples'>,
-    shape: ClipShape,
+    shape: SpaceShape,
     noise: (length: number) => Float32Array,
     signal?: AbortSignal,
   ): Promise<Float32Array>;
   /** Back to values in about -1 .. 1, [B, 3 or 4, frames, height, width]. */
-  leave(values: Float32Array, shape: ClipShape, signal?: AbortSignal): Promise<Float32Array>;
+  leave(values: Float32Array, shape: SpaceShape, signal?: AbortSignal): Promise<Float32Array>;
+  /** Names what decides the numbers; a resumed run must have the same. */
   fingerprint(): Promise<string>;
+  /** Frees the native memory. */
   dispose(): void;
 }
 
@@ -53,13 +59,13 @@ export class PixelSpace implements Space {
     this.reduction = patch;
   }
 
-  async enter(batch: Pick<StickerBatch, 'values'>, shape: ClipShape): Promise<Float32Array> {
+  async enter(batch: Pick<StickerBatch, 'values'>, shape: SpaceShape): Promise<Float32Array> {
     return this.#moved(batch.values, shape, (out, values, patched, plain) => {
       out[patched] = values[plain] as number;
     });
   }
 
-  async leave(values: Float32Array, shape: ClipShape): Promise<Float32Array> {
+  async leave(values: Float32Array, shape: SpaceShape): Promise<Float32Array> {
     return this.#moved(values, shape, (out, from, patched, plain) => {
       out[plain] = from[patched] as number;
     });
@@ -74,7 +80,7 @@ export class PixelSpace implements Space {
   /** Goes through all values with their place in [B, p * p * C, F, H / p, W / p] and in [B, C, F, H, W]. */
   #moved(
     from: Float32Array,
-    { clips, frames, height, width }: ClipShape,
+    { clips, frames, height, width }: SpaceShape,
     move: (out: Float32Array, from: Float32Array, patched: number, plain: number) => void,
   ): Float32Array {
     const { reduction: p } = this;
@@ -133,7 +139,7 @@ export class LatentSpace implements Space {
 
   async enter(
     batch: Pick<StickerBatch, 'values' | 'samples'>,
-    shape: ClipShape,
+    shape: SpaceShape,
     noise: (length: number) => Float32Array,
     signal?: AbortSignal,
   ): Promise<Float32Array> {
@@ -158,7 +164,7 @@ export class LatentSpace implements Space {
     return this.#sampled(encoded, shape, noise);
   }
 
-  leave(values: Float32Array, shape: ClipShape, signal?: AbortSignal): Promise<Float32Array> {
+  leave(values: Float32Array, shape: SpaceShape, signal?: AbortSignal): Promise<Float32Array> {
     return this.#autoencoder.decode(values, shape, signal ? { signal } : {});
   }
 
@@ -173,7 +179,7 @@ export class LatentSpace implements Space {
   /** scaling factor * (mean + deviation * noise), from [frames, c, h, w] of each clip to [B, c, frames, h, w]. */
   #sampled(
     encoded: readonly Float32Array[],
-    { clips, frames, height, width }: ClipShape,
+    { clips, frames, height, width }: SpaceShape,
     noise: (length: number) => Float32Array,
   ): Float32Array {
     const { channels, reduction } = this;

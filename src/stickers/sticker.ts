@@ -11,11 +11,17 @@ import {
   saveAnimation,
 } from './export.js';
 
+/** A finished sticker: an animation that can save itself. */
 export class Sticker implements Animation {
+  /** Pixels. */
   readonly width: number;
+  /** Pixels. */
   readonly height: number;
+  /** [frames, height, width, 4], colours not multiplied by alpha. */
   readonly rgba: Uint8Array;
+  /** Milliseconds each frame is shown. */
   readonly delays: readonly number[];
+  /** Times it is played; 0 = for ever. */
   readonly loop: number;
 
   /** @throws DuetError INVALID_ARGUMENT for an animation that does not fit its sizes */
@@ -30,8 +36,11 @@ export class Sticker implements Animation {
   }
 
   /**
+   * From values as the network gives them.
    * @param values [channels, frames, height, width] in -1 .. 1; with 4 channels the last is alpha
-   * @param frames the first frames that count
+   * @param options the first `frames` count (default all); milliseconds a frame (default 100); times it is played
+   *   (default 0, for ever)
+   * @throws DuetError INVALID_ARGUMENT for values that do not fit the shape
    */
   static async fromValues(
     values: Float32Array,
@@ -51,7 +60,11 @@ export class Sticker implements Animation {
     });
   }
 
-  /** Writes a GIF, an animated WebP or a PNG strip, by the ending of the path. Returns what was given up for `maxBytes`. */
+  /**
+   * Writes a GIF, an animated WebP or a PNG strip, by the ending of the path. Returns what was given up for
+   * `maxBytes`.
+   * @throws DuetError as `exportAnimation`, and IO or DISK_FULL
+   */
   save(
     path: string,
     options: ExportOptions = {},
@@ -59,6 +72,10 @@ export class Sticker implements Animation {
     return saveAnimation(path, this, options);
   }
 
+  /**
+   * The bytes of a file.
+   * @throws DuetError as `exportAnimation`
+   */
   async encode(format: StickerFormat, options: Omit<ExportOptions, 'format'> = {}): Promise<Uint8Array> {
     return (await exportAnimation(this, { ...requireObject(options, 'options'), format })).bytes;
   }

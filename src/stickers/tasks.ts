@@ -1,17 +1,10 @@
-/**
- * The six tasks of RDTF (arXiv 2503.17735) as condition masks: which frames of a clip are given to the network.
- *
- * One clip serves them all: a mask with one frame is picture-to-sticker, one with none is text-to-sticker, one with
- * every second frame is interpolation, one with the end or the start is frame prediction. A mask is drawn once a
- * batch, for the number of frames that its shortest clip really has. With 8 frames the sets of masks are exactly the
- * published ones; other frame counts follow the same rules.
- */
+/** The six tasks of RDTF as condition masks: which frames of a clip are given to the network. */
 
 import { invalid, requireInstance, requireInteger } from '../arguments.js';
 import { Random } from '../data/random.js';
 import { DuetError } from '../errors.js';
 
-/** In the published order, which is also the order of task weights in arrays. */
+/** The six tasks, in the published order, which is also the order of task weights in arrays. */
 export const TASKS = [
   'i2v',
   't2v',
@@ -22,6 +15,8 @@ export const TASKS = [
 ] as const;
 
 /**
+ * A task of RDTF (arXiv 2503.17735): which frames of a clip are given to the network. One clip serves them all.
+ *
  * - `i2v` one frame, no text
  * - `t2v` text alone
  * - `it2v` one frame and text
@@ -33,6 +28,7 @@ export type Task = (typeof TASKS)[number];
 
 /** What the network is given for one batch. */
 export interface Condition {
+  /** What is asked for. */
   task: Task;
   /** One entry a frame, 1 = the frame is given. */
   mask: Uint8Array;
@@ -46,11 +42,13 @@ export function dropsText(task: Task): boolean {
 }
 
 /**
- * All masks of a task, each as likely as the others.
+ * All masks of a task, each as likely as the others. A mask is drawn once a batch, for the number of frames that its
+ * shortest clip really has. With 8 frames the sets of masks are exactly the published ones; other frame counts follow
+ * the same rules.
  *
- * Masks are made for all `frames` and may mark frames beyond the real ones; the frame mask of a clip removes those
- * (`applyMasks`). The prediction tasks follow the published bounds: `s..frames-1` for s in 1..floor(n/2)+1, and
- * `0..e-1` for e in floor(n/2)..n-1, with n real frames.
+ * Masks are made for all `frames` and may mark frames beyond the real ones; the frame mask of a clip removes those.
+ * The prediction tasks follow the published bounds: `s..frames-1` for s in 1..floor(n/2)+1, and `0..e-1` for e in
+ * floor(n/2)..n-1, with n real frames.
  * @param realFrames frames of the shortest clip of the batch, 1..frames
  * @param frames frames of the network
  * @throws DuetError INVALID_ARGUMENT for an unknown task or impossible numbers

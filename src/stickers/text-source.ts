@@ -1,19 +1,15 @@
-/**
- * Where the network's text states come from: one or two frozen pretrained encoders. (A text encoder that is trained with the
- * network belongs to the network; see `CaptionVocabulary`.)
- *
- * As published (RDTF, arXiv 2503.17735) the first encoder's states enter the network as they are and have the width of its
- * cross attention; those of a second one (T5) are projected by the network and stand before them.
- */
+/** Where the network's text states come from: one or two frozen pretrained encoders (or see `CaptionText`). */
 
 import { DuetError } from '../errors.js';
 import { FrozenTextEncoder, type TextEncoderOptions } from '../models/text-encoder.js';
 
 /** The texts of a batch as the network takes them. */
 export interface CaptionInput {
+  /** States or ids of one text. */
   textTokens: number;
   /** [B * textTokens * width] */
   text?: Float32Array;
+  /** States of one text of the second encoder. */
   t5Tokens?: number;
   /** [B * t5Tokens * t5Width] */
   t5?: Float32Array;
@@ -31,12 +27,21 @@ export interface TextSourceSettings {
   length?: number | undefined;
 }
 
+/**
+ * Where the network's text states come from: words for a text encoder that is trained with it, or one or two frozen
+ * pretrained encoders.
+ *
+ * As published (RDTF, arXiv 2503.17735) the first encoder's states enter the network as they are and have the width
+ * of its cross attention; those of a second one (T5) are projected by the network and stand before them.
+ */
 export interface TextSource {
   /** Tokens of every text, and of every second text (0: there is none). */
   readonly tokens: { text: number; t5: number };
+  /** The states or ids of texts. */
   encode(captions: readonly string[], options?: { signal?: AbortSignal | undefined }): Promise<CaptionInput>;
   /** Names what decides the states; a resumed run must have the same. */
   fingerprint(): Promise<string>;
+  /** Frees the native memory. */
   dispose(): void;
 }
 

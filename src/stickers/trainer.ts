@@ -1,10 +1,4 @@
-/**
- * Trains a frame generation network from scratch on animated stickers (RDTF, arXiv 2503.17735): a task drawn by the curriculum for
- * every micro-batch, its condition mask, the loss mask of short clips, one denoising step, and the loss told to the curriculum.
- *
- * With a run folder nothing is lost: the run continues after kill -9 from its last checkpoint with the same numbers, and a
- * stop writes a checkpoint first. Only frozen encoders and the data lie outside of the folder.
- */
+/** Trains a frame generation network from scratch on animated stickers. */
 
 import { requireFunction, requireObject } from '../arguments.js';
 import type { StickerDataset } from '../data/stickers/dataset.js';
@@ -26,9 +20,20 @@ import {
 } from './settings.js';
 import { TASKS, type Task } from './tasks.js';
 
+/**
+ * Trains a frame generation network from scratch on animated stickers (RDTF, arXiv 2503.17735): a task drawn by the
+ * curriculum for every micro-batch, its condition mask, the loss mask of short clips, one denoising step, and the
+ * loss told to the curriculum.
+ *
+ * With a run folder nothing is lost: the run continues after kill -9 from its last checkpoint with the same numbers,
+ * and a stop writes a checkpoint first. Only frozen encoders and the data lie outside of the folder.
+ */
 export class StickerTrainer {
+  /** The options with all defaults. */
   readonly settings: TrainerSettings;
+  /** What it is trained on. */
   readonly data: StickerDataset;
+  /** Weighs the tasks. */
   readonly curriculum: Curriculum;
   /** Lines of metrics of this run, also of those before it was resumed. */
   readonly history: StickerMetrics[] = [];

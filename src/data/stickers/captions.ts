@@ -14,7 +14,9 @@ import type { StickerSkipReason } from './limits.js';
 export interface StickerSample {
   /** File name without its ending, or the name of the folder of a sequence; unique in a data set. */
   name: string;
+  /** Of the file, or of the folder of a sequence. */
   path: string;
+  /** What it shows; may be empty where captions may be missing. */
   caption: string;
 }
 

@@ -1,15 +1,15 @@
-/**
- * From an animation to the clip the network is trained on: key frames, resized, on white, at most `frames` of them.
- *
- * The order is that of the published code: resizing (bicubic, without regard to the aspect ratio) comes before white.
- * With four channels the fourth is alpha and the first three are the same as without it.
- */
+/** From an animation to the clip the network is trained on; `ClipSpec` says how. */
 
 import { native } from '../../native.js';
 import { type Animation, pickFrames } from '../../stickers/animation.js';
 import { type KeyFrameMethod, keyFrames } from '../../stickers/key-frames.js';
 import { StickerError } from './limits.js';
 
+/**
+ * How an animation becomes the clip the network is trained on: key frames, resized, on white, at most `frames` of
+ * them. The order is that of the published code: resizing (bicubic, without regard to the aspect ratio) comes before
+ * white. With four channels the fourth is alpha and the first three are the same as without it.
+ */
 export interface ClipSpec {
   /** Frames of the network. */
   frames: number;

@@ -1,10 +1,4 @@
-/**
- * Animated stickers with captions as clips for the network.
- *
- * Files are listed at once and decoded when they are first needed, on worker threads, a few batches ahead of the
- * training. Decoded clips stay in memory up to a number of bytes, and on disk when a cache folder is given. Batch n
- * depends on (seed, n) alone, so a resumed run sees what the first one saw. Bad stickers are skipped and counted.
- */
+/** Animated stickers with captions as clips for the network. */
 
 import { availableParallelism } from 'node:os';
 import { basename, resolve } from 'node:path';
@@ -30,6 +24,10 @@ import { decodeSticker, readSticker } from './decode.js';
 import { ANIMATION_LIMITS, type AnimationLimits, StickerError, type StickerSkipReason } from './limits.js';
 import { EndlessOrder, rankOf } from './order.js';
 
+/**
+ * How a folder of stickers is read. Defaults: 8 frames of 64 pixels a side, 3 channels, key frames at equal
+ * distances, padding.
+ */
 export interface StickerOptions extends Partial<ClipSpec>, CaptionOptions {
   /** Folder for decoded clips. Without it they are only kept in memory. */
   cache?: string;
@@ -37,6 +35,7 @@ export interface StickerOptions extends Partial<ClipSpec>, CaptionOptions {
   memoryBytes?: number;
   /** For messages. Default: the name of the folder. */
   name?: string;
+  /** What one animation may ask of this machine; larger ones are skipped. */
   limits?: Partial<AnimationLimits>;
 }
 
@@ -69,9 +68,11 @@ const optionsSchema = z.strictObject({
 
 /** What was found in a folder, in plain data. */
 export interface StickerCounts {
+  /** Of the data set. */
   name: string;
   /** Stickers that are used. */
   kept: number;
+  /** Stickers left out, by reason. */
   skipped: Partial<Record<StickerSkipReason, number>>;
   /** Up to three messages a reason. */
   examples: string[];
@@ -81,6 +82,7 @@ export interface StickerCounts {
 export interface StickerBatch {
   /** From 0, over all epochs. */
   number: number;
+  /** Row i of the arrays is sample i. */
   samples: readonly StickerSample[];
   /** [B, channels, frames, size, size] in [-1, 1]; 0 in frames that are not real */
   values: Float32Array;
@@ -90,8 +92,11 @@ export interface StickerBatch {
   realFrames: number;
 }
 
+/** Which batches are made, in which order. */
 export interface StickerBatchOptions {
+  /** Clips a batch. */
   batchSize: number;
+  /** Of the order. */
   seed: number;
   /** Number of the first batch, for resuming. Default 0. */
   first?: number;
@@ -99,9 +104,11 @@ export interface StickerBatchOptions {
   count?: number;
   /** Batches prepared ahead. Default 2. */
   prefetch?: number;
+  /** Ends with CANCELLED. */
   signal?: AbortSignal | undefined;
 }
 
+/** Which stickers are held out. */
 export interface SplitOptions {
   /** Share of the stickers that is held out. Default 0.1. */
   heldOut?: number;
@@ -122,10 +129,21 @@ interface Shared {
   held: number;
 }
 
+/**
+ * Animated stickers with captions, as clips for the network.
+ *
+ * Files are listed at once and decoded when they are first needed, on worker threads, a few batches ahead of the
+ * training. Decoded clips stay in memory up to a number of bytes, and on disk when a cache folder is given. Batch n
+ * depends on (seed, n) alone, so a resumed run sees what the first one saw. Bad stickers are skipped and counted.
+ */
 export class StickerDataset {
+  /** For messages and reports. */
   readonly name: string;
+  /** In alphabetical order. */
   readonly samples: readonly StickerSample[];
+  /** How animations become clips. */
   readonly spec: Readonly<ClipSpec>;
+  /** What was left out so far; shared with the parts of this set. */
   readonly skipped: SkipReport<StickerSkipReason>;
   readonly #shared: Shared;
 
@@ -175,6 +193,7 @@ export class StickerDataset {
     });
   }
 
+  /** Number of samples, bad ones that are not yet known included. */
   get size(): number {
     return this.samples.length;
   }
@@ -204,9 +223,9 @@ export class StickerDataset {
   }
 
   /**
-   * Divides by name: which stickers are held out depends on their names and the seed, not on their order. Stickers with
-   * one caption stay on one side: often they are the same one in other colours, and would tell on each other.
-   * @param heldOut share of the stickers, above 0 and below 1; at least one on either side
+   * Divides by name: which stickers are held out depends on their names and the seed, not on their order. Stickers
+   * with one caption stay on one side: often they are the same one in other colours, and would tell on each other. At
+   * least one is on either side.
    * @throws DuetError INVALID_ARGUMENT for another share or when all stickers belong together
    */
   split(options: SplitOptions = {}): { training: StickerDataset; heldOut: StickerDataset } {

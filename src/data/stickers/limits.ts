@@ -29,6 +29,7 @@ export class StickerError extends DuetError {
   }
 }
 
+/** What an animation file may ask of this machine before it is decoded. */
 export interface AnimationLimits {
   /** Default 1000. */
   maxFrames: number;

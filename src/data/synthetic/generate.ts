@@ -57,12 +57,20 @@ function count() {
   return z.number().int().min(1).max(50_000);
 }
 
-/** All settings of a set, after defaults. */
+/**
+ * All settings of a set, after defaults.
+ * @interface
+ */
 export type SyntheticSettings = z.output<typeof settingsSchema>;
-/** What may be given; everything has a default. */
+/**
+ * What may be given; everything has a default.
+ * @interface
+ */
 export type SyntheticOptions = z.input<typeof settingsSchema>;
 
+/** Stopping and watching a generation. */
 export interface GenerateControl {
+  /** Ends with CANCELLED between two pictures; a later call starts again. */
   signal?: AbortSignal;
   /** Called after every picture. */
   onProgress?: (done: number, total: number) => void;

@@ -208,7 +208,10 @@ const neon: Style = {
 };
 
 /** The styles by name. The order is part of the format: ids of pictures count from it. */
-export const STYLES = { plain, poster, outline, clay, sketch, pixel, neon } satisfies Record<string, Style>;
-export type StyleName = keyof typeof STYLES;
+export const STYLES: Record<StyleName, Style> = { plain, poster, outline, clay, sketch, pixel, neon };
+/** Name of a drawing style: the same scene plain, printed, outlined, modelled, sketched, pixelled or glowing. */
+export type StyleName = 'plain' | 'poster' | 'outline' | 'clay' | 'sketch' | 'pixel' | 'neon';
+/** All drawing styles. */
 export const STYLE_NAMES = Object.keys(STYLES) as StyleName[];
+/** What a backbone is trained on; the other styles are the clients. */
 export const NEUTRAL_STYLE: StyleName = 'plain';

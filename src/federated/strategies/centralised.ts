@@ -1,12 +1,13 @@
-/**
- * Centralised training: one adapter and head on the data of all clients together, with one optimizer and one schedule over
- * the whole run. Not federated at all; the upper reference.
- */
+/** Centralised training as a strategy. */
 
 import { isAdapter, isHeadOf } from '../../models/names.js';
 import type { Tensors } from '../../native.js';
 import type { Evaluation, Strategy } from './strategy.js';
 
+/**
+ * Centralised training: one adapter and head on the data of all clients together, with one optimizer and one schedule
+ * over the whole run. Not federated at all; the upper reference.
+ */
 export class Centralised implements Strategy {
   readonly name = 'centralised';
   readonly settings = {};

@@ -1,7 +1,4 @@
-/**
- * FedAvg (McMahan et al., AISTATS 2017) over one bottleneck adapter: adapter_1 trains, travels and is averaged. The head
- * stays with the client, as in the published FedDAT program, or travels too (`sharedHead`).
- */
+/** FedAvg over one bottleneck adapter. */
 
 import { z } from 'zod';
 import { isAdapter, isHeadOf } from '../../models/names.js';
@@ -17,6 +14,7 @@ import {
 
 const schema = z.strictObject({ weights: weightingSchema, sharedHead: z.boolean().default(false) });
 
+/** Options of `FedAvg`. */
 export interface FedAvgOptions {
   /** Shares of the average: by sample count (default) or equal. */
   weights?: 'samples' | 'uniform';
@@ -24,6 +22,10 @@ export interface FedAvgOptions {
   sharedHead?: boolean;
 }
 
+/**
+ * FedAvg (McMahan et al., AISTATS 2017, arXiv 1602.05629) over one bottleneck adapter: adapter_1 trains, travels and
+ * is averaged. The head stays with the client, as in the published FedDAT program, or travels too (`sharedHead`).
+ */
 export class FedAvg implements Strategy {
   readonly name = 'fedavg';
   readonly settings: z.output<typeof schema>;
@@ -31,6 +33,7 @@ export class FedAvg implements Strategy {
   readonly pooled = false;
   readonly evaluations: readonly Evaluation[] = [{ name: 'shared', mode: 'adapter_1' }];
 
+  /** @throws DuetError INVALID_ARGUMENT for options that cannot work */
   constructor(options: FedAvgOptions = {}) {
     this.settings = validated(schema, options, 'FedAvg');
   }

@@ -1,15 +1,4 @@
-/**
- * FedDAT (Chen et al., "FedDAT: An Approach for Foundation Model Finetuning in Multi-Modal Heterogeneous Federated
- * Learning", AAAI 2024, arXiv 2308.12305), algorithm 1.
- *
- * A client's dual-adapter teacher is the mean of its own adapter_0 and adapter_2, a frozen copy of the shared adapter it
- * received. Teacher and shared adapter_1 teach each other on every batch (the step is native/federated/feddat_step).
- * adapter_1 travels and is averaged; adapter_0 and the head stay.
- *
- * Two things differ from the published program, both bugs there: weights are sample counts (`weights: 'uniform'` is what it
- * does), and evaluating never stops adapter_0 from training. A gated evaluation uses, as published, the shared
- * adapter the client received, not the new average (`gatedWith: 'aggregate'` for that).
- */
+/** FedDAT as a strategy; the step itself is native/federated/feddat_step. */
 
 import { z } from 'zod';
 import { isAdapter, isHeadOf } from '../../models/names.js';
@@ -31,6 +20,7 @@ const schema = z.strictObject({
   clearGradients: z.enum(['none', 'zero']).default('none'),
 });
 
+/** Options of `FedDat`. */
 export interface FedDatOptions {
   /** T of the distillation; KL counts T squared. Default 3. */
   temperature?: number;
@@ -44,6 +34,18 @@ export interface FedDatOptions {
   clearGradients?: 'none' | 'zero';
 }
 
+/**
+ * FedDAT (Chen et al., "FedDAT: An Approach for Foundation Model Finetuning in Multi-Modal Heterogeneous Federated
+ * Learning", AAAI 2024, arXiv 2308.12305), algorithm 1.
+ *
+ * A client's dual-adapter teacher is the mean of its own adapter_0 and adapter_2, a frozen copy of the shared adapter
+ * it received. Teacher and shared adapter_1 teach each other on every batch. adapter_1 travels and is averaged;
+ * adapter_0 and the head stay.
+ *
+ * Two things differ from the published program, both bugs there: weights are sample counts (`weights: 'uniform'` is
+ * what it does), and evaluating never stops adapter_0 from training. A gated evaluation uses, as published, the
+ * shared adapter the client received, not the new average (`gatedWith: 'aggregate'` for that).
+ */
 export class FedDat implements Strategy {
   readonly name = 'feddat';
   readonly settings: z.output<typeof schema>;
@@ -54,14 +56,17 @@ export class FedDat implements Strategy {
     { name: 'shared', mode: 'adapter_1' },
   ];
 
+  /** @throws DuetError INVALID_ARGUMENT for options that cannot work */
   constructor(options: FedDatOptions = {}) {
     this.settings = validated(schema, options, 'FedDat');
   }
 
+  /** adapter_2 of a gated evaluation. */
   get gatedWith() {
     return this.settings.gatedWith;
   }
 
+  /** What a local training is begun with. */
   get training() {
     const { temperature, order, clearGradients } = this.settings;
     return { method: 'feddat', temperature, order, clearGradients } as const;

@@ -1,9 +1,10 @@
-/** Local training only: every client trains its own adapter_0 and head, nothing travels. The lower reference. */
+/** Local training as a strategy. */
 
 import { isAdapter, isHeadOf } from '../../models/names.js';
 import type { Tensors } from '../../native.js';
 import type { Evaluation, Strategy } from './strategy.js';
 
+/** Local training only: every client trains its own adapter_0 and head, nothing travels. The lower reference. */
 export class LocalOnly implements Strategy {
   readonly name = 'local';
   readonly settings = {};

@@ -1,7 +1,4 @@
-/**
- * What a strategy decides: which parameters stay with a client, which travel, how a client trains, how the server combines
- * what it receives, and in which modes a client is evaluated. The round loop itself is in ../federation.ts.
- */
+/** What a strategy decides; the round loop itself is in ../federation.ts. */
 
 import { z } from 'zod';
 import { requireInteger, requireList, requireObject } from '../../arguments.js';
@@ -15,20 +12,31 @@ export type Weighting = 'samples' | 'uniform';
 /** Names of evaluations: the dual adapter, the client's own adapter alone, the shared adapter alone. */
 export type EvaluationName = 'gated' | 'local' | 'shared';
 
+/** One way to evaluate a client. */
 export interface Evaluation {
+  /** In reports. */
   name: EvaluationName;
+  /** Adapters of the pass. */
   mode: AdapterMode;
 }
 
 /** What a client sends after its local training. */
 export interface ClientUpdate {
+  /** Name. */
   client: string;
   /** Training samples. */
   samples: number;
+  /** Its parameters that travel, by name. */
   shared: Tensors;
 }
 
+/**
+ * What a strategy decides: which parameters stay with a client, which travel, how a client trains, how the server
+ * combines what it receives, and in which modes a client is evaluated. Your own strategy is an object of this shape
+ * (examples/03-own-strategy.mjs).
+ */
 export interface Strategy {
+  /** In reports and folders. */
   readonly name: string;
   /** Its settings, as they are stored with a run. */
   readonly settings: Readonly<Record<string, string | number | boolean>>;
@@ -51,8 +59,10 @@ export interface Strategy {
 export const weightingSchema = z.enum(['samples', 'uniform']).default('samples');
 
 /**
- * Weighted mean, parameter by parameter, over the clients that sent it: acc += value * (n_c / n), in client order, fp32,
- * from 0 (as published; the published program passes weights of 1 for everyone, which is 'uniform').
+ * Weighted mean, parameter by parameter, over the clients that sent it: acc += value * (n_c / n), in client order,
+ * fp32, from 0 (as published; the published program passes weights of 1 for everyone, which is 'uniform').
+ * @param previous values of parameters that nobody sent
+ * @throws DuetError INVALID_ARGUMENT when the samples of the senders sum to 0 or their values differ in length
  */
 export async function weightedMean(
   previous: Tensors,

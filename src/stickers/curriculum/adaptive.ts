@@ -1,15 +1,4 @@
-/**
- * The adaptive part of RDTF's curriculum: how well the network copes right now, as a PID controller sees the loss.
- *
- * Before every step the signal `P = 5 * last loss + 3 * mean of the last 1000 + 1.3 * (last - the one before)` is ranked
- * among its own last 1000 values. A signal below most of them (the loss is low or falling) gives a high level, which
- * favours generation; a high one gives a low level, which favours interpolation. Until there are 10 earlier signals the
- * level is the neutral one.
- *
- * The published function cannot run as it stands (undefined names) and, with those supplied, reaches two of its five
- * levels only: it searches an ascending list as if it descended and drops the smallest instead of the oldest value. This
- * is what it evidently intends.
- */
+/** The adaptive part of RDTF's curriculum. */
 
 import { requireInteger, requireNumber, requireObject } from '../../arguments.js';
 import type { Task } from '../tasks.js';
@@ -21,10 +10,13 @@ import {
   weightList,
 } from './curriculum.js';
 
+/** How the loss becomes a level. */
 export interface AdaptiveOptions {
-  /** Factors of the last loss, the mean loss and the last change. Default 5, 3, 1.3. */
+  /** Factor of the last loss. Default 5. */
   proportional: number;
+  /** Factor of the mean loss. Default 3. */
   integral: number;
+  /** Factor of the last change. Default 1.3. */
   derivative: number;
   /** Losses and signals that are remembered. Default 1000. */
   window: number;
@@ -52,6 +44,19 @@ export const LEVEL_WEIGHTS: readonly TaskWeights[] = [0.1, 0.3, 0.5, 0.7, 0.9].m
 
 export const NEUTRAL_LEVEL = 2;
 
+/**
+ * The adaptive part of RDTF's curriculum (arXiv 2503.17735): how well the network copes right now, as a PID
+ * controller sees the loss.
+ *
+ * Before every step the signal `P = 5 * last loss + 3 * mean of the last 1000 + 1.3 * (last - the one before)` is
+ * ranked among its own last 1000 values. A signal below most of them (the loss is low or falling) gives a high level,
+ * which favours generation; a high one gives a low level, which favours interpolation. Until there are 10 earlier
+ * signals the level is the neutral one.
+ *
+ * The published function cannot run as it stands (undefined names) and, with those supplied, reaches two of its five
+ * levels only: it searches an ascending list as if it descended and drops the smallest instead of the oldest value.
+ * This is what it evidently intends.
+ */
 export class AdaptiveCurriculum implements Curriculum {
   readonly name: string = 'adaptive';
   readonly #options: AdaptiveOptions;
@@ -59,6 +64,7 @@ export class AdaptiveCurriculum implements Curriculum {
   #signals: number[] = [];
   #level = NEUTRAL_LEVEL;
 
+  /** @throws DuetError INVALID_ARGUMENT for options that cannot work */
   constructor(options: Partial<AdaptiveOptions> = {}) {
     this.#options = { ...ADAPTIVE_DEFAULTS, ...requireObject(options, 'options of the curriculum') };
     const { window, minimumHistory, ...factors } = this.#options;

@@ -13,9 +13,11 @@ const CURRICULA = {
   static: (steps: number) => new StaticCurriculum(steps),
   adaptive: () => new AdaptiveCurriculum(),
   'difficulty-adaptive': (steps: number) => new DifficultyAdaptiveCurriculum(steps),
-} as const satisfies Record<string, (steps: number) => Curriculum>;
+} as const satisfies Record<CurriculumName, (steps: number) => Curriculum>;
 
-export type CurriculumName = keyof typeof CURRICULA;
+/** Name of a curriculum. */
+export type CurriculumName = 'uniform' | 'static' | 'adaptive' | 'difficulty-adaptive';
+/** All curricula that settings know by name. */
 export const CURRICULUM_NAMES = Object.keys(CURRICULA) as CurriculumName[];
 
 /**

@@ -1,17 +1,18 @@
-/**
- * What a curriculum is: at every optimiser step it weighs the six tasks, and after the step it hears the loss.
- *
- * The trainer asks for `weights(step)`, draws a task in their proportion, trains, and calls `observe(loss)`. `state()`
- * goes into the checkpoint as JSON; after `restore(state)` the curriculum continues as if nothing had happened. Any
- * object with these four functions is a curriculum.
- */
+/** What a curriculum is. */
 
 import { DuetError, shown } from '../../errors.js';
 import { TASKS, type Task } from '../tasks.js';
 
-/** Plain JSON. */
+/** Plain JSON: everything that later weights depend on. */
 export type CurriculumState = Record<string, unknown>;
 
+/**
+ * What a curriculum is: at every optimiser step it weighs the six tasks, and after the step it hears the loss.
+ *
+ * The trainer asks for `weights(step)`, draws a task in their proportion, trains, and calls `observe(loss)`.
+ * `state()` goes into the checkpoint as JSON; after `restore(state)` the curriculum continues as if nothing had
+ * happened. Any object with these four functions is a curriculum.
+ */
 export interface Curriculum {
   /** For the settings and the report of a run. */
   readonly name: string;

@@ -1,13 +1,15 @@
-/**
- * RDTF's difficulty-adaptive curriculum: the prior difficulty of a task over the course of training (static part) plus
- * how well the network copes with it now (adaptive part). A task's weight is the sum of both.
- */
+/** RDTF's curriculum, both parts. */
 
 import type { Task } from '../tasks.js';
 import { AdaptiveCurriculum, type AdaptiveOptions } from './adaptive.js';
 import type { Curriculum, CurriculumState } from './curriculum.js';
 import { STATIC_WEIGHTS, StaticCurriculum, type ThreeWeights } from './static.js';
 
+/**
+ * RDTF's difficulty-adaptive curriculum (arXiv 2503.17735): the prior difficulty of a task over the course of
+ * training (static part) plus how well the network copes with it now (adaptive part). A task's weight is the sum of
+ * both.
+ */
 export class DifficultyAdaptiveCurriculum implements Curriculum {
   readonly name = 'difficulty-adaptive';
   readonly #static: StaticCurriculum;

@@ -1,8 +1,4 @@
-/**
- * The static part of RDTF's curriculum: each task goes through three weights, at the start, at half the steps and at
- * the end, in straight lines. Tasks that leave little open (interpolation) fade out, tasks that leave much open
- * (generation) fade in. Source: `update_sample_weights` of the published code.
- */
+/** The static part of RDTF's curriculum. */
 
 import { invalid, requireInteger, requireList, requireNumber, requireObject } from '../../arguments.js';
 import { TASKS, type Task } from '../tasks.js';
@@ -24,6 +20,11 @@ export const STATIC_WEIGHTS: Record<Task, ThreeWeights> = {
   post_frame_prediction: PREDICTION,
 };
 
+/**
+ * The static part of RDTF's curriculum (arXiv 2503.17735): each task goes through three weights, at the start, at
+ * half the steps and at the end, in straight lines. Tasks that leave little open (interpolation) fade out, tasks that
+ * leave much open (generation) fade in. Source: `update_sample_weights` of the published code.
+ */
 export class StaticCurriculum implements Curriculum {
   readonly name: string = 'static';
   readonly #steps: number;

@@ -1,8 +1,9 @@
-/** No curriculum: every task is as likely as the others, from the first step to the last. */
+/** No curriculum. */
 
 import { TASKS } from '../tasks.js';
 import type { Curriculum, CurriculumState } from './curriculum.js';
 
+/** No curriculum: every task is as likely as the others, from the first step to the last. */
 export class UniformCurriculum implements Curriculum {
   readonly name = 'uniform';
 

@@ -1,20 +1,19 @@
-/**
- * What needs no network: filling unknown frames with the nearest known one, or with a blend of the two around them. A
- * network is worth something where it does better.
- */
+/** What needs no network. */
 
 import { invalid, requireInstance } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import { type ClipShape, sizeOf } from './metrics.js';
 
+/** The nearest known frame, or a blend of the two around. */
 export type BaselineName = 'nearest' | 'blend';
 
 /**
- * Fills the frames whose mask is 0.
+ * Fills the frames whose mask is 0 without a network, which is worth something where it does better.
  * @param clip [channels, frames, height, width]; unknown frames are not read
  * @param mask [frames], 1 on known frames; at least one
  * @returns a new clip; known frames as they are. `nearest` takes the earlier one of two at the same distance, `blend`
  *   mixes by distance between two known frames and repeats the nearest outside of them
+ * @throws DuetError INVALID_ARGUMENT for arrays that do not fit or no known frame
  */
 export function baseline(
   name: BaselineName,

@@ -1,11 +1,4 @@
-/**
- * Frechet distance between two sets of features (FID, arXiv 1706.08500; with features of a video network: FVD, arXiv
- * 1812.01717): both are taken for normal distributions, and
- *
- *   d = |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)).
- *
- * The last term is the sum of the square roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric.
- */
+/** Frechet distance between two sets of features. */
 
 import { requireInstance, requireList, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
@@ -17,12 +10,14 @@ export interface FeatureStatistics {
   mean: Float64Array;
   /** [D, D], divided by count - 1 */
   covariance: Float64Array;
+  /** Vectors they were made from. */
   count: number;
 }
 
 /**
+ * Mean and covariance of features.
  * @param features one vector of D numbers a clip, at least two of them
- * @throws DuetError INVALID_ARGUMENT for fewer than two, different lengths or numbers that are not finite
+ * @throws DuetError INVALID_ARGUMENT for fewer than two or different lengths, NOT_FINITE
  */
 export function featureStatistics(features: readonly ArrayLike<number>[]): FeatureStatistics {
   const count = requireList(features, 'features').length;
@@ -52,7 +47,15 @@ export function featureStatistics(features: readonly ArrayLike<number>[]): Featu
   return { mean, covariance, count };
 }
 
-/** @throws DuetError INVALID_ARGUMENT for statistics of different features */
+/**
+ * Frechet distance between two sets of features (FID, arXiv 1706.08500; with features of a video network: FVD, arXiv
+ * 1812.01717). Both are taken for normal distributions, and
+ *
+ *   d = |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)).
+ *
+ * The last term is the sum of the square roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric.
+ * @throws DuetError INVALID_ARGUMENT for statistics of different features
+ */
 export function frechetDistance(a: FeatureStatistics, b: FeatureStatistics): number {
   for (const { mean, covariance } of [
     requireObject(a, 'the first statistics'),

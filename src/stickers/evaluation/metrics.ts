@@ -9,10 +9,15 @@
 import { requireInstance, requireInteger, requireList, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 
+/** Sizes of a clip of values in [-1, 1] as the network has them: [channels, frames, height, width]. */
 export interface ClipShape {
+  /** 3 or 4. */
   channels: number;
+  /** Frames. */
   frames: number;
+  /** Pixels. */
   height: number;
+  /** Pixels. */
   width: number;
 }
 

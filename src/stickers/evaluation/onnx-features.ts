@@ -1,7 +1,4 @@
-/**
- * Features of clips from an ONNX model of the user's choice, e.g. I3D for FVD, through the optional package
- * onnxruntime-node (`npm install onnxruntime-node`).
- */
+/** Features of clips from an ONNX model, through an optional package. */
 
 import { requireObject, requireText } from '../../arguments.js';
 import { DuetError, messageOf } from '../../errors.js';
@@ -9,10 +6,14 @@ import type { ClipShape } from './metrics.js';
 
 /** Turns clips into one feature vector each. */
 export interface FeatureExtractor {
-  /** @param clips values in [-1, 1], each [channels, frames, height, width] */
+  /**
+   * @param clips values in [-1, 1], each [channels, frames, height, width]
+   * @returns one vector a clip, all of one length
+   */
   extract(clips: readonly Float32Array[], shape: ClipShape): Promise<Float32Array[]>;
 }
 
+/** How a model is fed. */
 export interface OnnxFeaturesOptions {
   /** Order of axes of the model's input. Default BCFHW. */
   layout?: 'BCFHW' | 'BFCHW' | 'BFHWC';
@@ -33,6 +34,10 @@ interface Runtime {
   Tensor: new (type: 'float32', data: Float32Array, dims: number[]) => unknown;
 }
 
+/**
+ * Features of clips from an ONNX model of your choice, e.g. I3D for FVD, through the optional package
+ * onnxruntime-node (`npm install onnxruntime-node`).
+ */
 export class OnnxFeatures implements FeatureExtractor {
   readonly #runtime: Runtime;
   readonly #session: Session;

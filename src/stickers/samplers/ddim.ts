@@ -1,13 +1,4 @@
-/**
- * DDIM (arXiv 2010.02502), the sampler of the published code: eta 0 is deterministic, eta 1 is DDPM's ancestral noise.
- *
- *   x0 = (x - sqrt(1-a) e) / sqrt(a)
- *   s = eta * sqrt((1-a') / (1-a) * (1 - a/a'))
- *   x' = sqrt(a') x0 + sqrt(1 - a' - s^2) e + s * noise
- *
- * with a at this timestep and a' one stride below it (at timestep 0 when that is negative). Each operation is rounded to
- * float32.
- */
+/** DDIM, the sampler of the published code. */
 
 import { invalid, requireInteger, requireNumber, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
@@ -16,6 +7,7 @@ import { type NoiseSchedule, requireSameLength, sqrt } from './schedule.js';
 
 const f = Math.fround;
 
+/** Options of `Ddim`. */
 export interface DdimOptions {
   /** Network evaluations. Default 50 (published). */
   steps?: number;
@@ -25,6 +17,17 @@ export interface DdimOptions {
   spacing?: Spacing;
 }
 
+/**
+ * DDIM (arXiv 2010.02502), the sampler of the published code: eta 0 is deterministic, eta 1 is DDPM's ancestral
+ * noise.
+ *
+ *   x0 = (x - sqrt(1-a) e) / sqrt(a)
+ *   s = eta * sqrt((1-a') / (1-a) * (1 - a/a'))
+ *   x' = sqrt(a') x0 + sqrt(1 - a' - s^2) e + s * noise
+ *
+ * with a at this timestep and a' one stride below it (at timestep 0 when that is negative). Each operation is rounded
+ * to float32.
+ */
 export class Ddim implements Sampler {
   readonly timesteps: Int32Array;
   readonly needsNoise: boolean;

@@ -1,21 +1,11 @@
-/**
- * DPM-Solver++ (2M) of arXiv 2211.01095: a second-order multistep solver that needs few evaluations.
- *
- * With `alpha = sqrt(a)`, `sigma = sqrt(1 - a)`, `lambda = ln(alpha / sigma)` and the clip `x0` that each prediction stands
- * for, a step from s to t with h = lambda_t - lambda_s is
- *
- *   x_t = sigma_t / sigma_s * x_s - alpha_t * (e^-h - 1) * D
- *
- * where D is x0 at the first and the last step (order 1), and otherwise `x0 + (x0 - x0_before) / (2 r)` with
- * `r = h_before / h`. It ends at the first timestep, as DDIM does here. Steps must be taken in order from 0: the solver
- * remembers one prediction.
- */
+/** DPM-Solver++ (2M). */
 
 import { requireInteger, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import { type Sampler, type Spacing, timestepsOf } from './sampler.js';
 import { type NoiseSchedule, requireSameLength } from './schedule.js';
 
+/** Options of `DpmSolver`. */
 export interface DpmSolverOptions {
   /** Network evaluations. Default 20. */
   steps?: number;
@@ -23,6 +13,18 @@ export interface DpmSolverOptions {
   spacing?: Spacing;
 }
 
+/**
+ * DPM-Solver++ (2M) of arXiv 2211.01095: a second-order multistep solver that needs few evaluations.
+ *
+ * With `alpha = sqrt(a)`, `sigma = sqrt(1 - a)`, `lambda = ln(alpha / sigma)` and the clip `x0` that each prediction
+ * stands for, a step from s to t with h = lambda_t - lambda_s is
+ *
+ *   x_t = sigma_t / sigma_s * x_s - alpha_t * (e^-h - 1) * D
+ *
+ * where D is x0 at the first and the last step (order 1), and otherwise `x0 + (x0 - x0_before) / (2 r)` with `r =
+ * h_before / h`. It ends at the first timestep, as DDIM does here. Steps must be taken in order from 0: the solver
+ * remembers one prediction.
+ */
 export class DpmSolver implements Sampler {
   readonly timesteps: Int32Array;
   readonly needsNoise = false;

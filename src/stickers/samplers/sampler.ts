@@ -1,9 +1,4 @@
-/**
- * What a sampler is, which timesteps it visits, and the loop that goes from noise to a clip.
- *
- * A sampler is made for a number of steps. Its `step` takes the current sample and the noise that the network sees in it
- * and returns the sample of the next, less noisy timestep. The network is a callback, so the loop serves any of them.
- */
+/** What a sampler is, which timesteps it visits, and the loop that goes from noise to a clip. */
 
 import {
   invalid,
@@ -16,6 +11,10 @@ import {
 import { DuetError, throwIfAborted } from '../../errors.js';
 import { NoiseSchedule, requireSameLength } from './schedule.js';
 
+/**
+ * A way from noise to a clip in a number of steps. Its `step` takes the current sample and the noise that the network
+ * sees in it and returns the sample of the next, less noisy timestep.
+ */
 export interface Sampler {
   /** The timesteps at which the network is asked, descending. */
   readonly timesteps: Int32Array;
@@ -89,11 +88,13 @@ export function guide(negative: Float32Array, positive: Float32Array, scale: num
   return out;
 }
 
+/** Watching and stopping a sampling. */
 export interface SampleOptions {
   /** Normal noise of a length, for samplers that need it. */
   noise?: (length: number, index: number) => Float32Array | Promise<Float32Array>;
   /** Called after every step with its result, e.g. for previews; may change it in place (known frames). */
   onStep?: (sample: Float32Array, index: number, timestep: number) => void | Promise<void>;
+  /** Ends with CANCELLED between two steps. */
   signal?: AbortSignal;
 }
 

@@ -1,13 +1,9 @@
-/**
- * The noise schedule: how much of the picture is left after t of T steps of adding noise (DDPM, arXiv 2006.11239).
- *
- * The published schedule is "scaled linear": square roots of beta from sqrt(0.00085) to sqrt(0.012) at equal distances,
- * 1000 steps. All numbers are float32, rounded where the published code rounds them. Timesteps are 0..steps-1.
- */
+/** The noise schedule. */
 
 import { invalid, requireInstance, requireInteger, requireNumber, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 
+/** Defaults are the published values. */
 export interface NoiseScheduleOptions {
   /** Training timesteps. Default 1000. */
   steps?: number;
@@ -17,6 +13,13 @@ export interface NoiseScheduleOptions {
   betaEnd?: number;
 }
 
+/**
+ * The noise schedule: how much of the picture is left after t of T steps of adding noise (DDPM, arXiv 2006.11239).
+ *
+ * The published schedule is "scaled linear": square roots of beta from sqrt(0.00085) to sqrt(0.012) at equal
+ * distances, 1000 steps. All numbers are float32, rounded where the published code rounds them. Timesteps are
+ * 0..steps-1.
+ */
 export class NoiseSchedule {
   /** Training timesteps. */
   readonly steps: number;

@@ -5,10 +5,16 @@
  * back where it began.
  */
 
+/**
+ * An animated sticker drawn by code: a function from the phase of the loop to the inside of an SVG of 100 x 100
+ * units. At phase 1 it is back where it began.
+ */
 export interface Drawing {
+  /** Of its file. */
   name: string;
+  /** What it shows. */
   caption: string;
-  /** @param phase 0 <= phase < 1 */
+  /** SVG elements of the picture at a phase of the loop, 0 <= phase < 1. */
   draw: (phase: number) => string;
 }
 
@@ -63,6 +69,7 @@ const starPoints = (x: number, y: number, outer: number, inner: number) =>
 
 const HEART = 'M50 82 C18 60 14 38 26 27 C36 18 47 24 50 34 C53 24 64 18 74 27 C86 38 82 60 50 82 Z';
 
+/** All drawings. */
 export const DRAWINGS: readonly Drawing[] = [
   {
     name: 'ball',

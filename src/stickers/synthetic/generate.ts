@@ -9,6 +9,7 @@ import type { Animation } from '../animation.js';
 import { encodeWebp } from '../encode.js';
 import { DRAWINGS, type Drawing } from './drawings.js';
 
+/** Size and speed of drawn stickers. */
 export interface DrawOptions {
   /** Pixels a side. Default 64. */
   size?: number;
