@@ -1,6 +1,6 @@
 // Weights from safetensors: names and types, what does not fit, and files that training leaves as they are.
 
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -131,6 +131,18 @@ describe('loading safetensors', () => {
       await model.step(batch);
     }
     expect((await readFile(path)).equals(bytes)).toBe(true);
+  });
+
+  test('a file that is cut off while its weights are in use does no harm', async () => {
+    const tensors = await encoder();
+    const path = await saved(tensors);
+    const model = await smallModel(shape);
+    await model.load(path);
+    await truncate(path, 0);
+    for (const [name, { data }] of Object.entries(tensors))
+      expectSame((await model.read([name]))[name]!, data as Float32Array, name);
+    await model.startTraining({ ...training, method: 'feddat' });
+    await model.step(batch);
   });
 
   const misfits: { what: string; change: (tensors: Record<string, TensorData>) => void; says: RegExp }[] = [

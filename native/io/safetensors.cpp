@@ -4,6 +4,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/sendfile.h>
+#endif
 
 #include <algorithm>
 #include <bit>
@@ -70,6 +73,33 @@ int writeOrder(DType dtype) {
   return 6;
 }
 
+/// Larger files are mapped where they lie.
+constexpr size_t kCopiedBytes = size_t{64} << 20;
+
+/// A copy of a file that exists in memory only, so that nobody can cut it off while it is mapped (which would
+/// end the process with SIGBUS). -1 where the system cannot make one.
+int copyInMemory(const std::string& path, int file, size_t size) {
+#ifdef __linux__
+  const int copy = memfd_create("duet-safetensors", MFD_CLOEXEC);
+  for (size_t done = 0; copy >= 0 && done < size;) {
+    const ssize_t sent = sendfile(copy, file, nullptr, size - done);
+    if (sent > 0) {
+      done += static_cast<size_t>(sent);
+      continue;
+    }
+    if (sent < 0 && errno == EINTR) continue;
+    close(copy);
+    if (sent < 0) return -1;
+    fail(Code::Corrupt, "Expected ", size, " bytes in ", path, " but it was cut off at ", done,
+         " while it was read");
+  }
+  return copy;
+#else
+  static_cast<void>(path), static_cast<void>(file), static_cast<void>(size);
+  return -1;
+#endif
+}
+
 size_t pageSize() {
   static const size_t size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return size;
@@ -109,7 +139,8 @@ SafetensorsFile SafetensorsFile::open(const std::string& path) {
   }
   SafetensorsFile result;
   result.path_ = path;
-  result.mapping_ = std::make_shared<Mapping>(path, file.get(), size);
+  const FileHandle copy(size <= kCopiedBytes ? copyInMemory(path, file.get(), size) : -1);
+  result.mapping_ = std::make_shared<Mapping>(path, copy ? copy.get() : file.get(), size);
   uint64_t headerBytes;
   std::memcpy(&headerBytes, result.mapping_->bytes(), kLengthBytes);
   if (headerBytes > kMaxSafetensorsHeader) {

@@ -1,8 +1,9 @@
 // The safetensors file format (https://huggingface.co/docs/safetensors): an 8-byte little-endian
 // header length, a JSON header that gives every tensor's dtype, shape and byte range, then the bytes.
 //
-// Reading maps the file and checks the whole header before anything is handed out: the ranges must
-// cover the data exactly, without holes or overlaps, as the format demands. Writing goes to a file
+// Reading maps the file (one of at most 64 MiB a private copy of it, so that another process may do with
+// the file what it likes) and checks the whole header before anything is handed out: the ranges must cover
+// the data exactly, without holes or overlaps, as the format demands. Writing goes to a file
 // beside the target which is flushed to the disk and then renamed over it, so a reader (or a crash at
 // any moment) finds the old file or the new one, never half of one.
 #pragma once

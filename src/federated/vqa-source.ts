@@ -32,6 +32,7 @@ export class VqaSource implements BatchSource {
   readonly #encoders: Encoders;
   #fingerprint: string | undefined;
   #unanswerable: number | undefined;
+  #batcher: Batcher | undefined;
 
   /**
    * @param encoders shared by all sources of a federation, so that pictures are decoded once
@@ -74,8 +75,10 @@ export class VqaSource implements BatchSource {
 
   async *batches(options: BatchOptions): AsyncGenerator<LabelledBatch> {
     const { batchSize, order, signal } = requireObject(options, 'options');
-    const batcher = new Batcher(this.dataset, { ...this.#encoders, batchSize });
-    const epoch = batcher.epoch({ ...(order && { shuffle: order }), ...(signal && { signal }) });
+    // Kept for the next epoch: it has the token ids of the questions.
+    if (this.#batcher?.batchSize !== batchSize)
+      this.#batcher = new Batcher(this.dataset, { ...this.#encoders, batchSize });
+    const epoch = this.#batcher.epoch({ ...(order && { shuffle: order }), ...(signal && { signal }) });
     for await (const { data, samples } of epoch) {
       yield {
         ...data,

@@ -144,7 +144,8 @@ export class Vilt {
 
   /**
    * Opens a model folder: config.json and model.safetensors of Hugging Face's ViltModel (the weights of `vilt-b32-mlm` load
-   * as they are), with vocab.txt, preprocessor_config.json, answers.json and heads.safetensors where they exist.
+   * as they are), with vocab.txt, preprocessor_config.json, answers.json and heads.safetensors where they exist. Weights above
+   * 64 MiB stay in the mapped file: it may be replaced while the model is open, but not written to.
    * @throws DuetError NOT_FOUND, CORRUPT, UNSUPPORTED (not a ViLT), INVALID_ARGUMENT (tensors that do not fit the
    *   config; their names are listed)
    */
