@@ -1,11 +1,12 @@
-// Helpers of the data tests: temporary folders, the shared reference files, small PNG files made by hand.
+// Helpers of the data tests: temporary folders, the shared reference files, small PNG files made by hand, parts of a data folder.
 
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { crc32, deflateSync } from 'node:zlib';
+import sharp from 'sharp';
 import { afterAll } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -68,4 +69,67 @@ function chunk(name: string, data: Buffer): Buffer {
   named.copy(framed, 4);
   framed.writeUInt32BE(crc32(named) >>> 0, named.length + 4);
   return framed;
+}
+
+export interface Question {
+  id: unknown;
+  image: unknown;
+  text: unknown;
+  answers?: string[];
+}
+
+/** Writes one part of a data folder. Ten answers a question: the list repeated. */
+export async function writePart(
+  root: string,
+  part: string,
+  split: string,
+  questions: Question[],
+): Promise<void> {
+  await mkdir(root, { recursive: true });
+  const entries = questions.map(({ id, image, text }) => ({
+    question_id: id,
+    image_id: image,
+    question: text,
+  }));
+  const annotations = questions
+    .filter((question) => question.answers !== undefined)
+    .map(({ id, image, answers = [] }) => ({
+      question_id: id,
+      image_id: image,
+      question_type: 'what',
+      answer_type: 'other',
+      multiple_choice_answer: answers[0] ?? '',
+      answers: Array.from({ length: answers.length && 10 }, (_, i) => ({
+        answer: answers[i % answers.length],
+      })),
+    }));
+  const name = `${part}_${split}.json`;
+  await writeFile(join(root, `questions_${name}`), JSON.stringify({ questions: entries }));
+  await writeFile(join(root, `annotations_${name}`), JSON.stringify({ annotations }));
+}
+
+export async function writePicture(path: string, value: number, width = 40, height = 32): Promise<void> {
+  await mkdir(join(path, '..'), { recursive: true });
+  const create = { width, height, channels: 3 as const, background: { r: value, g: value, b: value } };
+  await sharp({ create }).png().toFile(path);
+}
+
+/** A sound part: questions 0..count-1 of pictures 0..pictures-1 with answers red, blue, red, ... */
+export async function writeSound(
+  root: string,
+  part: string,
+  count: number,
+  firstId = 0,
+  split = 'train',
+): Promise<void> {
+  const pictures = Math.ceil(count / 3);
+  for (let i = 0; i < pictures; i++)
+    await writePicture(join(root, 'images', part, `${firstId + i}.png`), i * 9);
+  const questions = Array.from({ length: count }, (_, i) => ({
+    id: firstId + i,
+    image: firstId + (i % pictures),
+    text: i % 2 ? 'What color?' : 'What color is the large thing here?',
+    answers: [i % 3 ? 'red' : 'blue'],
+  }));
+  await writePart(root, part, split, questions);
 }
