@@ -2,18 +2,27 @@
 
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, open, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { allRounds, tinyFederation, tinyModel, withoutTiming } from './federation-support.js';
+import { StickerDataset } from '../src/data/stickers/dataset.js';
+import { generateStickers } from '../src/stickers/synthetic/generate.js';
+import { StickerTrainer } from '../src/stickers/trainer.js';
+import {
+  allRounds,
+  temporaryFolder,
+  tinyFederation,
+  tinyModel,
+  withoutTiming,
+} from './federation-support.js';
+import { allSteps, lastWeights, tinyNetwork, withoutMetrics } from './sticker-support.js';
 
 const place = await mkdtemp(join(tmpdir(), 'duet-full-'));
-const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', place], { encoding: 'utf8' });
+const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', place], { encoding: 'utf8' });
 const reason = mounted.status === 0 ? undefined : (mounted.stderr ?? String(mounted.error)).trim();
 if (reason)
   console.log(`skipped: a full disk is not tested, for no small file system can be mounted (${reason})`);
-
 afterAll(async () => {
   if (!reason) spawnSync('umount', [place]);
   await rm(place, { recursive: true, force: true });
@@ -67,6 +76,47 @@ describe.skipIf(reason)('when the disk is full', () => {
     await expect(allRounds(tinyFederation({ runDir: join(place, 'other') }))).rejects.toMatchObject({
       code: 'DISK_FULL',
     });
+    await rm(filler);
+  });
+
+  test('a sticker training stops with DISK_FULL, keeps its last checkpoint and the clips it has, and continues with the same bits', async () => {
+    const drawn = join(await temporaryFolder(), 'drawn');
+    await generateStickers(drawn, { size: 16, frames: 6 });
+    const [whole, cut] = [join(await temporaryFolder(), 'whole'), join(place, 'stickers')];
+    const trainer = async (run: string, cache?: string) =>
+      new StickerTrainer({
+        network: tinyNetwork,
+        data: await StickerDataset.fromFolder(drawn, { frames: 4, size: 16, ...(cache && { cache }) }),
+        ...{ runDir: run, resume: true, steps: 4, batchSize: 2, threads: 1 },
+        ...{ checkpointEvery: 1, reportEvery: 4, keepCheckpoints: 1, learningRate: 1e-3 },
+      });
+    const wanted = await allSteps(await trainer(whole));
+    const full = await trainer(cut, join(cut, 'clips'));
+    const steps = full.run();
+    await steps.next();
+    await steps.next();
+    await fill(filler);
+    await expect(steps.next()).rejects.toMatchObject({
+      code: 'DISK_FULL',
+      message: expect.stringMatching(
+        /Step 3 could not be recorded in .*No space left on device.*; the checkpoint of step 2 is kept, free some space and resume/,
+      ),
+    });
+    expect(await readdir(join(cut, 'checkpoints'))).toEqual(['step-0000002']);
+    await rm(filler);
+    const seen = await allSteps(await trainer(cut, join(cut, 'clips')));
+    expect(withoutMetrics(seen)).toEqual(withoutMetrics(wanted).slice(2));
+    expect((await lastWeights(cut)).equals(await lastWeights(whole))).toBe(true);
+  });
+
+  test('a full cache of clips costs nothing but the cache', async () => {
+    const drawn = join(await temporaryFolder(), 'drawn');
+    await generateStickers(drawn, { size: 16, frames: 6 });
+    const cache = join(place, 'clips');
+    const data = await StickerDataset.fromFolder(drawn, { frames: 4, size: 16, cache });
+    await fill(filler);
+    expect((await data.prepare()).size).toBe(16);
+    expect(data.cacheProblem).toMatch(/no longer kept in .*clips: ENOSPC/);
     await rm(filler);
   });
 

@@ -36,7 +36,7 @@ beforeAll(async () => {
   };
 });
 
-const inLatents = { network: { ...tinyNetwork, in_channels: AUTOENCODER.latent_channels } };
+const inLatents = { network: { ...tinyNetwork, in_channels: AUTOENCODER.latent_channels }, patch: 1 };
 
 /** Text-to-sticker alone, so that every step sees the text. */
 const textOnly: Curriculum = {
@@ -51,7 +51,8 @@ function trainer(changes: Partial<StickerTrainerOptions> = {}): StickerTrainer {
   return new StickerTrainer({
     network: tinyNetwork,
     data,
-    steps: 3,
+    patch: 2,
+    steps: 2,
     batchSize: 2,
     learningRate: 1e-3,
     seed: 3,
@@ -138,7 +139,7 @@ describe('texts of frozen encoders', () => {
   test.each(Object.entries(kinds))('%s: trains, and a prompt matters', async (name, options) => {
     const runDir = join(folder, name);
     const steps = await allSteps(trainer({ ...options(), runDir, curriculum: textOnly }));
-    expect(steps).toHaveLength(3);
+    expect(steps).toHaveLength(2);
     expect(await allSteps(trainer({ ...options(), curriculum: textOnly, wordDrop: 1 }))).not.toEqual(steps);
     using pipeline = await StickerPipeline.load(runDir, { threads: 1 });
     const made = await pipeline.generate({ prompt: 'a cat', steps: 2, guidance: 1 });
@@ -175,7 +176,7 @@ describe('what does not fit is refused', () => {
   const cases: [string, () => Promise<Partial<StickerTrainerOptions>>, RegExp][] = [
     [
       'a network of other channels',
-      async () => ({ space: { autoencoder } }),
+      async () => ({ space: { autoencoder }, patch: 1 }),
       /Expected in_channels 2 \(of the space\) for the network but received 4/,
     ],
     [
@@ -185,7 +186,7 @@ describe('what does not fit is refused', () => {
         space: { autoencoder },
         data: await StickerDataset.fromFolder(join(folder, 'drawn'), { frames: 4, size: 16, channels: 4 }),
       }),
-      /Expected data of 3 channels for an autoencoder but received 4/,
+      /Expected data of 3 channels and patch 1 with an autoencoder but received 4 and 1/,
     ],
     [
       'a size that is no multiple',
@@ -235,8 +236,8 @@ describe('what does not fit is refused', () => {
   ];
   test.each(cases)('%s', async (_, changes, message) => {
     const runDir = join(await temporaryFolder(), 'run');
-    const refused = allSteps(trainer({ ...(await changes()), runDir }));
-    await expect(refused).rejects.toThrow(message);
+    const options = { ...(await changes()), runDir };
+    await expect((async () => allSteps(trainer(options)))()).rejects.toThrow(message);
     await expect(readFile(join(runDir, 'config.json'))).rejects.toThrow(/ENOENT/);
   });
 

@@ -95,9 +95,22 @@ describe('a training', () => {
     [{ steps: 0 }, /steps/],
     [{ learningRate: Number.NaN }, /learningRate/],
     [{ curriculum: 'hard' as never }, /curriculum/],
-    [{ space: { autoencoder: '/nowhere' } }, /nowhere/],
   ])('refuses %j', async (changes, message) => {
     await expect((async () => allSteps(trainer(changes)))()).rejects.toThrow(message);
+  });
+
+  test('that could not begin can be tried again, and leaves no run behind', async () => {
+    const run = join(folder, 'small');
+    const network = { ...tinyNetwork, block_out_channels: [8, 8, 8, 8], num_frames: 4, in_channels: 12 };
+    for (const one of [
+      trainer({ space: { autoencoder: '/nowhere' }, patch: 1 }),
+      trainer({ network, patch: 2, runDir: run }),
+    ]) {
+      const first = await allSteps(one).catch((error: Error) => error.message);
+      expect(first).toMatch(/\/nowhere|pictures of at least 9 x 9/);
+      await expect(allSteps(one)).rejects.toThrow(first as string);
+    }
+    await expect(readFile(join(run, 'config.json'))).rejects.toThrow(/ENOENT/);
   });
 });
 
@@ -159,9 +172,9 @@ describe('options of a training', () => {
       const steps: StickerStep[] = [];
       let opened: Parts | undefined;
       let plan: MemoryPlan | undefined;
-      const onReady = async (parts: Parts) => {
-        opened = parts;
-        plan = await one.memoryPlan(parts);
+      const onReady = (start: { parts: Parts; plan: MemoryPlan }) => {
+        opened = start.parts;
+        plan = start.plan;
       };
       for await (const step of one.run({ onReady })) {
         steps.push(step);

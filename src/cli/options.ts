@@ -28,11 +28,12 @@ export function computeOption(): Option {
   return new Option('--compute <type>', 'type of matrix products').choices(['fp32', 'bf16']).default('fp32');
 }
 
-export function integer(least: number): (text: string) => number {
+export function integer(least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  const range = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
   return (text) => {
     const value = Number(text);
-    if (!/^\d+$/.test(text.trim()) || !Number.isSafeInteger(value) || value < least) {
-      throw new InvalidArgumentError(`Expected an integer of at least ${least} but received ${text}.`);
+    if (!/^\d+$/.test(text.trim()) || value < least || value > most) {
+      throw new InvalidArgumentError(`Expected an integer ${range} but received ${text}.`);
     }
     return value;
   };
@@ -45,6 +46,11 @@ export function integers(least: number): (text: string) => number[] {
 /** Integers of which none comes twice. */
 export function differentIntegers(least: number): (text: string) => number[] {
   return (text) => list(text).map(integer(least));
+}
+
+/** Integers with commas between them that may repeat. */
+export function integerList(least: number): (text: string) => number[] {
+  return (text) => text.split(',').map(integer(least));
 }
 
 export function positive(text: string): number {

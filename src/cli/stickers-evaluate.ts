@@ -7,7 +7,7 @@ import { z } from 'zod';
 import { StickerDataset } from '../data/stickers/dataset.js';
 import { ioError } from '../errors.js';
 import { evaluationTables } from '../report/stickers.js';
-import { parseJson, writeAtomic } from '../run/files.js';
+import { checkFolderOf, parseJson, writeAtomic } from '../run/files.js';
 import { ProgressLine } from '../run/progress.js';
 import { SAMPLERS, type SamplerName } from '../stickers/denoising.js';
 import { evaluateStickers, type StickerEvaluation } from '../stickers/evaluate.js';
@@ -24,6 +24,7 @@ import {
   positive,
   threadsOption,
 } from './options.js';
+import { decoded } from './stickers-data.js';
 import { untilStopped } from './stopping.js';
 
 interface StickersEvaluateFlags extends ComputeFlags {
@@ -99,6 +100,7 @@ async function evaluate(
   signal: AbortSignal,
 ): Promise<StickerEvaluation> {
   const { device, compute, threads, sampler, steps, guidance, seed, batchSize } = flags;
+  for (const file of [flags.sheet, flags.json]) if (file !== undefined) await checkFolderOf(file);
   const path = join(run, 'config.json');
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     throw ioError(error, `read ${path}`, 'duet stickers train makes such a folder');
@@ -114,11 +116,10 @@ async function evaluate(
     ...(flags.captionField !== undefined && { captionField: flags.captionField }),
   });
   const seen = new Set(trained.stickers);
-  let left = flags.most ?? Number.POSITIVE_INFINITY;
-  const data = all.where(
-    ({ name }) => (flags.all || !seen.has(name)) && left-- > 0,
-    `${all.name} (not trained on)`,
-  );
+  const unseen = all.where(({ name }) => flags.all || !seen.has(name), `${all.name} (not trained on)`);
+  const usable = await decoded(unseen, progress, signal);
+  const chosen = new Set(usable.samples.slice(0, flags.most));
+  const data = usable.where((sample) => chosen.has(sample));
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
   const features = flags.features === undefined ? undefined : await OnnxFeatures.load(flags.features);
   const sheet = evaluationSheet(

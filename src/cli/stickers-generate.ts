@@ -1,9 +1,11 @@
 /** duet stickers generate: an animated sticker from a prompt, a picture, or given frames. */
 
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { DuetError } from '../errors.js';
 import { bytes } from '../report/words.js';
 import { ProgressLine } from '../run/progress.js';
 import { SAMPLERS, type SamplerName } from '../stickers/denoising.js';
+import { checkSaving } from '../stickers/export.js';
 import { StickerPipeline } from '../stickers/pipeline.js';
 import {
   type ComputeFlags,
@@ -36,6 +38,8 @@ interface StickersGenerateFlags extends ComputeFlags {
   restore: boolean;
 }
 
+const DEFAULT_OUT = 'sticker.webp';
+
 export function stickersGenerateCommand(): Command {
   return new Command('generate')
     .description('Makes an animated sticker with a trained network.')
@@ -43,11 +47,19 @@ export function stickersGenerateCommand(): Command {
     .option('--prompt <text>', 'what the sticker shows; without it the text is dropped')
     .option('--negative <text>', 'what it should not show')
     .option('--image <file>', 'its first frame, the same as --keep 0=<file>')
-    .option('--keep <place=file>', 'a given frame, e.g. 0=first.png; may be repeated', keepFrame, {})
+    .addOption(
+      new Option('--keep <place=file>', 'a given frame, e.g. 0=first.png; may be repeated')
+        .argParser(keepFrame)
+        .default({}, 'none'),
+    )
     .option('--frames <count>', "frames of the sticker (default: the network's)", integer(1))
     .option('--no-restore', 'do not put given frames back exactly')
-    .option('--out <file>', 'file to write: .gif, .webp or .png (a strip); may be repeated', addFile, [])
-    .option('--preview <file>', 'file that shows the sticker while it is made')
+    .addOption(
+      new Option('--out <file>', 'file to write: .gif, .webp or .png (a strip); may be repeated')
+        .argParser(addFile)
+        .default([], DEFAULT_OUT),
+    )
+    .option('--preview <file>', 'file that shows the sticker while it is made', stickerFile)
     .optionsGroup('Sampling:')
     .addOption(
       new Option('--sampler <name>', 'how noise is removed').choices([...SAMPLERS]).default('dpm-solver'),
@@ -57,8 +69,8 @@ export function stickersGenerateCommand(): Command {
     .option('--guidance <scale>', 'strength of the text; 1 for none', positive, 4)
     .option('--seed <integer>', 'of the initial noise', integer(0), 0)
     .optionsGroup('File:')
-    .option('--delay <ms>', 'milliseconds a frame', integer(10), 100)
-    .option('--loop <count>', 'times it is played; 0 for ever', integer(0), 0)
+    .option('--delay <ms>', 'milliseconds a frame', integer(10, 655_350), 100)
+    .option('--loop <count>', 'times it is played; 0 for ever', integer(0, 65_535), 0)
     .option('--enlarge <factor>', 'enlarges the picture', integer(1), 1)
     .option('--max-bytes <count>', 'bytes the file may have, e.g. 262144', integer(1))
     .optionsGroup('Machine:')
@@ -82,10 +94,18 @@ async function generate(
   signal: AbortSignal,
 ): Promise<void> {
   const { device, compute, threads, preview } = flags;
+  if (flags.image !== undefined && flags.keep[0] !== undefined) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected the first frame once but received ${flags.image} and ${flags.keep[0]}; give --image or --keep 0=<file>`,
+    );
+  }
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
   const keep = flags.image === undefined ? flags.keep : { ...flags.keep, 0: flags.image };
   const size = pipeline.settings.size * flags.enlarge;
   const save = { size, ...(flags.maxBytes !== undefined && { maxBytes: flags.maxBytes }) };
+  const out = flags.out.length > 0 ? flags.out : [DEFAULT_OUT];
+  for (const path of preview === undefined ? out : [...out, preview]) await checkSaving(path, save);
   const sticker = await pipeline.generate({
     ...(flags.prompt !== undefined && { prompt: flags.prompt }),
     ...(flags.negative !== undefined && { negativePrompt: flags.negative }),
@@ -108,7 +128,7 @@ async function generate(
     }),
   });
   progress.clear();
-  for (const path of flags.out.length > 0 ? flags.out : ['sticker.webp']) {
+  for (const path of out) {
     const saved = await sticker.save(path, save);
     const given = saved.how.length > 0 ? `  (${saved.how.join(', ')})` : '';
     process.stdout.write(
@@ -123,8 +143,12 @@ function keepFrame(text: string, before: Record<number, string>): Record<number,
   return { ...before, [Number(found[1])]: found[2] as string };
 }
 
-function addFile(path: string, before: string[]): string[] {
+function stickerFile(path: string): string {
   if (!/\.(gif|webp|png)$/i.test(path))
     throw new InvalidArgumentError(`Expected a file ending in .gif, .webp or .png but received ${path}.`);
-  return [...before, path];
+  return path;
+}
+
+function addFile(path: string, before: string[]): string[] {
+  return [...before, stickerFile(path)];
 }

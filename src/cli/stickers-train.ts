@@ -3,7 +3,10 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { StickerDataset } from '../data/stickers/dataset.js';
-import { DFGN_PRESETS, type DfgnPreset, dfgnPreset } from '../models/dfgn-config.js';
+import { DuetError } from '../errors.js';
+import { readAutoencoderShape } from '../models/autoencoder.js';
+import { DFGN_PRESETS, type DfgnConfig, type DfgnPreset, dfgnPreset } from '../models/dfgn-config.js';
+import { readTextEncoderConfig } from '../models/text-encoder-config.js';
 import { stickerLine } from '../report/stickers.js';
 import { duration } from '../report/words.js';
 import { ProgressLine } from '../run/progress.js';
@@ -18,11 +21,12 @@ import {
   computeOption,
   deviceOption,
   integer,
-  integers,
+  integerList,
   positive,
   share,
   threadsOption,
 } from './options.js';
+import { decoded } from './stickers-data.js';
 import { resumeCommand, untilStopped } from './stopping.js';
 
 export interface StickersTrainFlags extends ComputeFlags {
@@ -93,7 +97,7 @@ export function stickersTrainCommand(): Command {
     .addOption(
       new Option('--size <name>', 'sizes to start from').choices(Object.keys(DFGN_PRESETS)).default('small'),
     )
-    .option('--channels <widths>', 'widths of the levels, e.g. 32,64,96', integers(1))
+    .option('--channels <widths>', 'widths of the levels, e.g. 32,64,96', integerList(1))
     .option('--layers <count>', 'layers of a level', integer(1))
     .addOption(
       new Option('--sti <variant>', 'branches of the spatio-temporal interaction layers')
@@ -161,6 +165,12 @@ export async function trainStickers(
   progress: ProgressLine,
   signal: AbortSignal,
 ): Promise<void> {
+  if (flags.t5Encoder !== undefined && flags.textEncoder === undefined) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      'Expected --text-encoder with --t5-encoder, which is the second one, but received none',
+    );
+  }
   const all = await StickerDataset.fromFolder(folder, {
     frames: flags.frames,
     size: flags.pixels,
@@ -170,19 +180,11 @@ export async function trainStickers(
     cache: flags.cache ?? join(flags.run, 'clips'),
     ...(flags.captionField !== undefined && { captionField: flags.captionField }),
   });
-  const usable = await all.prepare({
-    signal,
-    onProgress: (done, total) => progress.update(`decoding sticker ${done}/${total}`),
-  });
-  const { counts } = all.skipped;
-  if (all.skipped.size > 0)
-    progress.note(`${all.name}: ${all.skipped}; for example ${all.skipped.examples[0]}`);
+  const usable = await decoded(all, progress, signal);
   const data = flags.heldOut > 0 ? usable.split({ heldOut: flags.heldOut }).training : usable;
-  progress.note(
-    `training on ${data.size} of ${usable.size} stickers${Object.keys(counts).length ? ' that can be used' : ''}`,
-  );
+  progress.note(`training on ${data.size} of ${usable.size} usable stickers`);
   const trainer = new StickerTrainer({
-    network: networkOf(flags),
+    network: await networkOf(flags),
     data,
     patch: flags.patch,
     space: flags.autoencoder === undefined ? 'pixels' : { autoencoder: flags.autoencoder },
@@ -218,10 +220,11 @@ export async function trainStickers(
   let from = 0;
   const steps = trainer.run({
     signal,
-    onReady: async (parts, step) => {
-      progress.note(memoryTable(await trainer.memoryPlan(parts)));
-      [begun, from] = [performance.now(), step];
-      if (step > 0) progress.note(`continuing after step ${step}`);
+    onReady: (start) => {
+      for (const lost of trainer.damaged) progress.note(`not readable, left out: ${lost}`);
+      progress.note(memoryTable(start.plan));
+      [begun, from] = [performance.now(), start.from];
+      if (from > 0) progress.note(`continuing after step ${from}`);
     },
   });
   for await (const step of steps) {
@@ -234,15 +237,22 @@ export async function trainStickers(
   }
 }
 
-function networkOf(flags: StickersTrainFlags) {
+/** The preset with what was asked for; what meets frozen parts has their widths. */
+async function networkOf(flags: StickersTrainFlags): Promise<DfgnConfig> {
   const { size, channels, layers, sti, maskPadding, frames, alpha, autoencoder, patch } = flags;
+  const widthOf = async (folder: string) => (await readTextEncoderConfig(folder)).shape.width;
+  const { textEncoder: first, t5Encoder: second } = flags;
   return dfgnPreset(size, {
-    in_channels: autoencoder === undefined ? (alpha ? 4 : 3) * patch ** 2 : 4,
+    in_channels:
+      autoencoder === undefined
+        ? (alpha ? 4 : 3) * patch ** 2
+        : (await readAutoencoderShape(autoencoder)).latentChannels,
     num_frames: frames,
     sti,
     mask_padding: maskPadding,
     ...(channels && { block_out_channels: channels }),
     ...(layers !== undefined && { layers_per_block: layers }),
-    ...(flags.textEncoder === undefined && { t5_dim: null }),
+    ...(first !== undefined && { cross_attention_dim: await widthOf(first) }),
+    t5_dim: second === undefined ? null : await widthOf(second),
   });
 }

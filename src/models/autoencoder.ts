@@ -70,6 +70,13 @@ export function autoencoderShape(value: unknown, source = 'autoencoder config'):
   };
 }
 
+/** Reads `config.json` from an autoencoder's folder. */
+export async function readAutoencoderShape(folder: string): Promise<AutoencoderShape> {
+  const path = join(folder, 'config.json');
+  const hint = 'an autoencoder folder holds config.json and diffusion_pytorch_model.safetensors';
+  return autoencoderShape(await readJson(path, 'model config', hint), path);
+}
+
 const optionsSchema = z.strictObject({
   compute: z.enum(['fp32', 'bf16']).default('fp32'),
   threads: z.int().min(0).default(0),
@@ -126,9 +133,7 @@ export class AutoencoderKl {
   static async fromPretrained(folder: string, options: AutoencoderOptions = {}): Promise<AutoencoderKl> {
     requireText(folder, 'folder');
     const settings = validated(optionsSchema, options, 'AutoencoderKl.fromPretrained');
-    const path = join(folder, 'config.json');
-    const hint = 'an autoencoder folder holds config.json and diffusion_pytorch_model.safetensors';
-    const shape = autoencoderShape(await readJson(path, 'model config', hint), path);
+    const shape = await readAutoencoderShape(folder);
     const files = await weightFiles(folder);
     const model = new AutoencoderKl(shape, settings, files);
     try {

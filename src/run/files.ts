@@ -28,6 +28,12 @@ async function makeFolders(path: string): Promise<void> {
   }
 }
 
+/** @throws DuetError NOT_FOUND when a file could not be written there because its folder is missing */
+export async function checkFolderOf(path: string): Promise<void> {
+  if (await isFolder(dirname(path))) return;
+  throw new DuetError('NOT_FOUND', `Expected the folder of ${path} but it is not there; make it first`);
+}
+
 async function isFolder(path: string): Promise<boolean> {
   return stat(path).then(
     (found) => found.isDirectory(),

@@ -44,6 +44,7 @@ export interface Checkpoint {
 }
 
 const configSchema = z.looseObject({ kind: z.string(), settings: z.record(z.string(), z.unknown()) });
+const DIFFERENCES_SHOWN = 8;
 const CHECKPOINT = /^round-(\d+)\.safetensors$/;
 
 /** @throws DuetError INVALID_ARGUMENT for `resume` without a folder */
@@ -148,7 +149,13 @@ export class RunFolder<Line extends { number: number }> {
         checkpoint.metadata,
       );
     } catch (error) {
-      throw await this.#explained(error, line.number);
+      const last = (await this.rounds().catch(() => [])).at(-1);
+      throw unrecorded(
+        error,
+        this.path,
+        `Round ${line.number}`,
+        last === undefined ? undefined : `round ${last}`,
+      );
     }
     const old = (await this.rounds()).slice(0, -this.#keep).filter((round) => round !== best);
     for (const round of old) await rm(this.checkpointPath(round), { force: true });
@@ -177,7 +184,7 @@ export class RunFolder<Line extends { number: number }> {
     if (other.length > 0) {
       throw new DuetError(
         'INVALID_ARGUMENT',
-        `The run in ${this.path} has other settings: ${other.join('; ')}. Resume with its settings, or choose another folder`,
+        `The run in ${this.path} has other settings: ${shortened(other)}. Resume with its settings, or choose another folder`,
       );
     }
   }
@@ -190,14 +197,18 @@ export class RunFolder<Line extends { number: number }> {
       }
     }
   }
+}
 
-  async #explained(error: unknown, round: number): Promise<unknown> {
-    if (!(error instanceof DuetError)) return error;
-    const last = (await this.rounds().catch(() => [])).at(-1);
-    const kept =
-      last === undefined ? 'no checkpoint was written yet' : `the checkpoint of round ${last} is kept`;
-    const mend = error.code === 'DISK_FULL' ? 'free some space and' : 'mend that and';
-    const message = `Round ${round} could not be recorded in ${this.path}: ${error.message}; ${kept}, ${mend} resume`;
-    return new DuetError(error.code, message, { cause: error });
-  }
+/** A failure to write down `what`, with what is kept and how to go on. @param last whose checkpoint is the newest */
+export function unrecorded(error: unknown, run: string, what: string, last: string | undefined): unknown {
+  if (!(error instanceof DuetError)) return error;
+  const kept = last === undefined ? 'no checkpoint was written yet' : `the checkpoint of ${last} is kept`;
+  const mend = error.code === 'DISK_FULL' ? 'free some space and' : 'mend that and';
+  const message = `${what} could not be recorded in ${run}: ${error.message}; ${kept}, ${mend} resume`;
+  return new DuetError(error.code, message, { cause: error });
+}
+
+function shortened(words: readonly string[]): string {
+  const shown = words.slice(0, DIFFERENCES_SHOWN).join('; ');
+  return words.length > DIFFERENCES_SHOWN ? `${shown}; and ${words.length - DIFFERENCES_SHOWN} more` : shown;
 }

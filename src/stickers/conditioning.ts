@@ -22,6 +22,8 @@ export interface ConditioningOptions {
 
 export interface Conditioned {
   task: Task;
+  /** Of the stickers. */
+  names: string[];
   batch: DenoisingBatch;
 }
 
@@ -50,6 +52,7 @@ export async function conditioned(
   const infoMask = given.frameMask.map((real, index) => real * (condition.mask[index % frames] as number));
   return {
     task,
+    names: given.samples.map(({ name }) => name),
     batch: {
       clips,
       height: size / space.reduction,

@@ -8,7 +8,7 @@ import {
   requireObject,
 } from '../arguments.js';
 import { type StickerBatch, StickerDataset } from '../data/stickers/dataset.js';
-import { throwIfAborted } from '../errors.js';
+import { DuetError, throwIfAborted } from '../errors.js';
 import { conditioned } from './conditioning.js';
 import type { SamplingOptions } from './denoising.js';
 import { baseline } from './evaluation/baselines.js';
@@ -137,6 +137,12 @@ export async function evaluateStickers(
     await denoisingLosses(pipeline, data, batch, timesteps, losses, signal);
     done += batch.samples.length;
     onProgress?.(done, total);
+  }
+  if (sums.interpolation.clips === 0) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected clips of at least 2 usable frames in ${data.name} but found none${data.skipped.size > 0 ? `: ${data.skipped}` : ''}`,
+    );
   }
   const frechet = Object.fromEntries(
     FILLING_TASKS.filter((task) => sums[task].features.generated.length >= 2).map((task) => {

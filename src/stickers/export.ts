@@ -4,7 +4,7 @@ import { extname } from 'node:path';
 import { invalid, requireInteger, requireObject, requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
 import { native } from '../native.js';
-import { writeAtomic } from '../run/files.js';
+import { checkFolderOf, writeAtomic } from '../run/files.js';
 import { type Animation, checkAnimation, pickFrames } from './animation.js';
 import { encodePngStrip, encodeWebp, gifEncoder } from './encode.js';
 
@@ -97,6 +97,15 @@ export async function exportAnimation(
     'UNSUPPORTED',
     `Expected a ${format} of at most ${maxBytes} bytes but the smallest that is still recognisable has ${smallest}; allow more bytes or give fewer frames`,
   );
+}
+
+/**
+ * Checks what can be checked of a later `saveAnimation` before there is an animation.
+ * @throws DuetError INVALID_ARGUMENT for an ending that is none of STICKER_FORMATS or impossible options, NOT_FOUND without its folder
+ */
+export async function checkSaving(path: string, options: ExportOptions = {}): Promise<void> {
+  checkOptions({ ...options, format: options.format ?? formatOf(path) });
+  await checkFolderOf(path);
 }
 
 /**

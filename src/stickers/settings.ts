@@ -160,6 +160,12 @@ export function trainerSettings(options: StickerTrainerOptions): TrainerSettings
       `Expected num_frames ${frames} (frames of the data) for the network but received ${settings.network.num_frames}`,
     );
   }
+  if (space !== 'pixels' && (channels !== 3 || patch !== 1)) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected data of 3 channels and patch 1 with an autoencoder but received ${channels} and ${patch}`,
+    );
+  }
   return settings;
 }
 

@@ -2,10 +2,10 @@
 
 import { requireFunction, requireObject } from '../arguments.js';
 import type { StickerDataset } from '../data/stickers/dataset.js';
-import { DuetError, messageOf, throwIfAborted } from '../errors.js';
+import { DuetError, throwIfAborted } from '../errors.js';
 import type { Dfgn } from '../models/dfgn.js';
 import type { DenoisingResult, MemoryPlan } from '../native.js';
-import { RunFolder } from '../run/run-folder.js';
+import { RunFolder, unrecorded } from '../run/run-folder.js';
 import { StickerCheckpoints, type TrainerState } from './checkpoints.js';
 import { type Conditioned, conditioned } from './conditioning.js';
 import { curriculumOf } from './curriculum/by-name.js';
@@ -37,7 +37,11 @@ export class StickerTrainer {
   readonly curriculum: Curriculum;
   /** Lines of metrics of this run, also of those before it was resumed. */
   readonly history: StickerMetrics[] = [];
+  /** Checkpoints that could not be read when the run was resumed. */
+  readonly damaged: string[] = [];
   readonly #pending = new PendingMetrics();
+  /** Step of the newest checkpoint; 0 for none. */
+  #saved = 0;
   #running = false;
 
   /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
@@ -53,14 +57,14 @@ export class StickerTrainer {
 
   /**
    * Does the steps that are left and reports each. At the end, and when it is stopped, a checkpoint is written.
-   * @param options.onReady told once before the first step, with the open network
+   * @param options.onReady told once before the first step: the open network, its plan of memory, the steps done before
    * @throws DuetError CANCELLED when the signal is aborted; NOT_FINITE when a loss is not; DISK_FULL and IO when the run cannot
    *   be recorded
    */
   async *run(
     options: {
       signal?: AbortSignal | undefined;
-      onReady?: (parts: Parts, from: number) => void | Promise<void>;
+      onReady?: (start: { parts: Parts; plan: MemoryPlan; from: number }) => void | Promise<void>;
     } = {},
   ): AsyncGenerator<StickerStep, void, undefined> {
     const { signal, onReady } = requireObject(options, 'options');
@@ -69,22 +73,33 @@ export class StickerTrainer {
     if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a trainer at a time');
     this.#running = true;
     const { settings, data } = this;
-    const vocabulary = data.samples.map(({ caption }) => caption);
-    const parts = await openParts({ ...this.#pipeline(), captions: vocabulary, seed: settings.seed });
+    const captions = data.samples.map(({ caption }) => caption);
+    let parts: Parts | undefined;
     let folder: RunFolder<StickerMetrics> | undefined;
     try {
+      parts = await openParts({ ...this.#pipeline(), captions, seed: settings.seed });
+      const { network } = parts;
       this.#checkFit(parts);
+      const plan = await this.memoryPlan(parts); // refuses sizes the network cannot take
       folder = await this.#openFolder(parts);
-      await this.#startTraining(parts.network);
+      await this.#startTraining(network);
       const keeper = folder && new StickerCheckpoints(folder.path, settings.emaDecay !== null);
       let state = await this.#resume(folder, keeper, parts);
-      await onReady?.(parts, state.step);
-      let saved = state.step;
+      await onReady?.({ parts, plan, from: state.step });
+      this.#saved = state.step;
+      const recorded = async (work: Promise<void> | undefined) => {
+        try {
+          await work;
+        } catch (error) {
+          const last = this.#saved > 0 ? `step ${this.#saved}` : undefined;
+          throw unrecorded(error, settings.runDir ?? '', `Step ${state.step}`, last);
+        }
+      };
       const save = async () => {
-        if (saved === state.step || !keeper) return;
-        await folder?.describeData(data.report);
-        await keeper.save(parts.network, state, settings.keepCheckpoints);
-        saved = state.step;
+        if (this.#saved === state.step || !keeper) return;
+        await recorded(folder?.describeData(data.report));
+        await recorded(keeper.save(network, state, settings.keepCheckpoints));
+        this.#saved = state.step;
       };
       let failed = false;
       try {
@@ -92,7 +107,7 @@ export class StickerTrainer {
           state = next;
           if (step.metrics) {
             this.history.push(step.metrics);
-            await folder?.metrics.append(step.metrics);
+            await recorded(folder?.metrics.append(step.metrics));
           }
           if (state.step % settings.checkpointEvery === 0 || state.step === settings.steps) await save();
           yield step;
@@ -105,7 +120,7 @@ export class StickerTrainer {
       }
     } finally {
       this.#running = false;
-      parts.dispose();
+      parts?.dispose();
       await folder?.close();
     }
   }
@@ -171,12 +186,13 @@ export class StickerTrainer {
       return await network.step(micro.map(({ batch }) => batch));
     } catch (error) {
       if (!(error instanceof DuetError) || error.code !== 'NOT_FINITE') throw error;
-      const { runDir } = this.settings;
-      const kept = runDir === undefined ? '' : `; the last checkpoint is kept in ${runDir}`;
-      const tasks = micro.map(({ task }) => task).join(', ');
-      throw new DuetError('NOT_FINITE', `Step ${index + 1} (${tasks}): ${messageOf(error)}${kept}`, {
-        cause: error,
-      });
+      const batch = micro.map(({ task, names }) => `${task} of ${names.join(', ')}`).join('; ');
+      const kept = this.#saved > 0 ? `; the checkpoint of step ${this.#saved} is kept` : '';
+      throw new DuetError(
+        'NOT_FINITE',
+        `Expected a finite loss and finite gradients but those of step ${index + 1} are not (${batch}); lower the learning rate or look at these stickers${kept}`,
+        { cause: error },
+      );
     }
   }
 
@@ -186,12 +202,6 @@ export class StickerTrainer {
       throw new DuetError(
         'INVALID_ARGUMENT',
         `Expected in_channels ${space.channels} (of the space) for the network but received ${network.config.in_channels}`,
-      );
-    }
-    if (this.settings.space !== 'pixels' && this.data.spec.channels !== 3) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected data of 3 channels for an autoencoder but received ${this.data.spec.channels}`,
       );
     }
     if (size % space.reduction !== 0) {
@@ -257,6 +267,7 @@ export class StickerTrainer {
     { network }: Parts,
   ): Promise<TrainerState> {
     const state = await keeper?.load(network);
+    this.damaged.push(...(keeper?.damaged ?? []));
     await folder?.metrics.cutAfter(state?.step ?? -1);
     this.history.splice(0, this.history.length, ...((await folder?.metrics.read()) ?? []));
     if (!state) return { step: 0, nextBatch: 0, curriculum: {}, pending: {} };

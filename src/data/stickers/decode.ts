@@ -32,6 +32,12 @@ export interface StickerBytes {
 export async function readSticker(path: string, limits: AnimationLimits): Promise<StickerBytes> {
   try {
     const found = await stat(path);
+    if (!found.isDirectory() && !found.isFile())
+      throw new StickerError(
+        'CORRUPT',
+        'corrupt animation',
+        `Expected a file or folder at ${path} but it is neither`,
+      );
     const files = found.isDirectory() ? await numberedPngs(path) : [path];
     if (files.length > limits.maxFrames)
       checkLimits(`the sequence ${path}`, { frames: files.length, width: 1, height: 1 }, limits);

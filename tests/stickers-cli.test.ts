@@ -1,0 +1,366 @@
+// duet stickers as users meet it, on drawn stickers: what is written, what is said, and bad input of every kind.
+
+import { cp, mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import sharp from 'sharp';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { generateStickers } from '../src/stickers/synthetic/generate.js';
+import { duet, metricsOf, succeed } from './cli-support.js';
+import { png, temporaryFolder } from './data-support.js';
+import { quickStickers } from './sticker-support.js';
+import { autoencoderFolder, encoderFolder } from './support/encoder-folders.js';
+
+let folder: string;
+let data: string;
+let run: string;
+
+const train = (runDir: string, ...more: string[]) => [
+  ...['stickers', 'train', data, '--run', join(folder, runDir), ...quickStickers, '--alpha'],
+  ...['--steps', '4', '--report-every', '2', ...more],
+];
+const generate = (...more: string[]) => [
+  'stickers',
+  'generate',
+  run,
+  '--threads',
+  '1',
+  '--steps',
+  '2',
+  ...more,
+];
+const evaluate = (...more: string[]) => [
+  'stickers',
+  'evaluate',
+  run,
+  data,
+  '--threads',
+  '1',
+  '--steps',
+  '2',
+  ...more,
+];
+
+beforeAll(async () => {
+  folder = await temporaryFolder();
+  data = join(folder, 'data');
+  run = join(folder, 'run');
+  await generateStickers(data, { size: 16, frames: 6 });
+});
+
+/** The error's line, the last one. */
+async function fails(args: string[], status = 1): Promise<string> {
+  const done = await duet(...args);
+  expect([done.status, done.stdout]).toEqual([status, '']);
+  return (
+    done.stderr
+      .trimEnd()
+      .split('\n')
+      .filter((line) => !line.startsWith('(--help'))
+      .at(-1) ?? ''
+  );
+}
+
+describe('train', () => {
+  test('says what memory it takes and how it goes; fills its run folder', async () => {
+    const { stdout, stderr } = await succeed(...train('run', '--checkpoint-every', '2'));
+    expect(stdout).toBe(`run folder: ${run}\n`);
+    expect(stderr).toMatch(/training on 14 of 16 usable stickers\n/);
+    expect(stderr).toMatch(
+      /^memory\nweights +\d.*\nmoving averages +.*\nactivations of the largest step .*\ntogether /ms,
+    );
+    expect(stderr).toMatch(/^step 2\/4 {2}loss \d.*\nstep 4\/4 {2}loss \d/m);
+    expect((await readdir(run)).sort()).toEqual(
+      ['checkpoints', 'clips', 'config.json', 'metrics.jsonl', 'pipeline.json', 'vocab.txt'].sort(),
+    );
+    expect(await readdir(join(run, 'checkpoints'))).toEqual(['step-0000002', 'step-0000004']);
+    expect(await metricsOf(run)).toMatchObject([
+      { number: 2, clips: 4 },
+      { number: 4, clips: 4 },
+    ]);
+    const { kind, settings } = JSON.parse(await readFile(join(run, 'config.json'), 'utf8'));
+    expect(kind).toBe('stickers');
+    expect(settings).toMatchObject({ steps: 4, network: { in_channels: 16, num_frames: 4 } });
+  });
+
+  test('resumed it is complete; with other settings it names them and changes nothing', async () => {
+    const again = await succeed(...train('run', '--resume'));
+    expect(again.stderr).toMatch(/continuing after step 4\n/);
+    expect(await fails(train('run'))).toMatch(/already holds a run; resume it \(--resume\)/);
+    const said = await fails(train('run', '--resume', '--lr', '1', '--curriculum', 'uniform', '--seed', '2'));
+    expect(said).toMatch(
+      /other settings: learningRate was 0.0003 and is 1; seed was 0 and is 2; curriculum was/,
+    );
+    const other = join(folder, 'fewer');
+    await cp(data, other, { recursive: true });
+    for (const name of (await readdir(other)).filter((file) => file.endsWith('.webp')).slice(0, 4))
+      await rm(join(other, name));
+    const elsewhere = train('run', '--resume').map((word) => (word === data ? other : word));
+    expect(await fails(elsewhere)).toMatch(/data.name was .*; and \d+ more\. Resume with its settings/);
+    expect(await metricsOf(run)).toHaveLength(2);
+  });
+
+  test('a checkpoint that is damaged is told and left out', async () => {
+    const damaged = join(folder, 'damaged');
+    await cp(run, damaged, { recursive: true });
+    await truncate(join(damaged, 'checkpoints/step-0000004/weights.safetensors'), 100);
+    const { stderr } = await succeed(...train('damaged', '--resume'));
+    expect(stderr).toMatch(/not readable, left out: .*step-0000004: The header .* may have been cut off\n/);
+    expect(stderr).toMatch(/continuing after step 2\n/);
+    expect(await metricsOf(damaged)).toEqual(await metricsOf(run));
+  });
+
+  test('in latents and with frozen texts the network fits them', async () => {
+    const frozen = [
+      ...['--autoencoder', await autoencoderFolder(), '--text-encoder', await encoderFolder('clip')],
+      ...['--t5-encoder', await encoderFolder('t5'), '--patch', '1', '--steps', '1'],
+    ];
+    await succeed(...train('frozen', ...frozen).filter((word) => word !== '--alpha'));
+    const { settings } = JSON.parse(await readFile(join(folder, 'frozen/config.json'), 'utf8'));
+    expect(settings.network).toMatchObject({ in_channels: 2, cross_attention_dim: 12, t5_dim: 10 });
+    const out = join(folder, 'frozen.webp');
+    const { stdout } = await succeed(
+      ...generate('--prompt', 'a cat', '--out', out).with(2, join(folder, 'frozen')),
+    );
+    expect(stdout).toMatch(/frozen.webp {2}4 frames of 16x16/);
+  });
+
+  test('bad stickers are counted and skipped', async () => {
+    const mixed = join(folder, 'mixed');
+    await cp(data, mixed, { recursive: true });
+    await addBadStickers(mixed);
+    const args = train('mixed-run', '--steps', '1').map((word) => (word === data ? mixed : word));
+    const { stderr } = await succeed(...args);
+    expect(stderr).toMatch(
+      /mixed: 8 skipped \(1 missing caption, 1 missing file, (?=.*3 corrupt animation)(?=.*1 too few frames)(?=.*1 too many frames)(?=.*1 too large)/,
+    );
+    expect(stderr).toMatch(/training on 14 of 16 usable stickers/);
+  });
+
+  test('a loss that is not finite ends it with the batch named and the checkpoint kept', async () => {
+    const wild = ['--lr', '1e30', '--max-grad-norm', '1e30', '--warmup', '0', '--checkpoint-every', '1'];
+    expect(await fails(train('wild', ...wild))).toMatch(
+      /finite loss .* those of step 2 are not \(\w+ of \w+, \w+\); lower the learning rate .*; the checkpoint of step 1 is kept/,
+    );
+    expect(await readdir(join(folder, 'wild/checkpoints'))).toEqual(['step-0000001']);
+  });
+
+  const impossible: [string, string[], RegExp][] = [
+    [
+      'widths',
+      ['--channels', '9,16'],
+      /block_out_channels divisible by norm_num_groups \(4\) but received 9/,
+    ],
+    ['a side the network cannot take', ['--pixels', '4'], /pictures of at least 3 x 3 .* received 2 x 2/],
+    ['a side no patch fits', ['--pixels', '15'], /size divisible by 2 \(the patch\) .* received 15/],
+    ['a huge side', ['--pixels', '5000'], /at most 2048 for size but received 5000/],
+    ['all held out', ['--held-out', '1'], /share between 0 and 1 .* received 1 of 16/],
+    ['a caption field', ['--caption-field', 'x'], /found 0: .*16 missing caption/],
+    ['the second text encoder alone', ['--t5-encoder', 'x'], /Expected --text-encoder with --t5-encoder/],
+  ];
+  test.each(impossible)('%s', async (_, args, message) => {
+    expect(await fails(train('impossible', ...args))).toMatch(message);
+    expect(await readdir(join(folder, 'impossible')).catch(() => [])).not.toContain('config.json');
+  });
+
+  test('equal widths are no mistake', async () => {
+    await succeed(...train('equal', '--channels', '8,8', '--steps', '1'));
+  });
+
+  test('data that is not there, or without one good sticker', async () => {
+    const at = (place: string) => train('never').map((word) => (word === data ? place : word));
+    expect(await fails(at(join(folder, 'nowhere')))).toMatch(/Cannot read the folder of stickers .*nowhere/);
+    const bad = join(folder, 'bad');
+    await addBadStickers(bad);
+    expect(await fails(at(bad))).toMatch(/at least 1 usable sticker in bad but found 0: 8 skipped/);
+  });
+});
+
+describe('generate', () => {
+  const about = (file: string) => sharp(join(folder, file), { animated: true }).metadata();
+
+  test('writes every format asked for, enlarged, with alpha, its delay and plays; the same for the same seed', async () => {
+    const out = ['a.gif', 'a.webp', 'a.png'].flatMap((name) => ['--out', join(folder, name)]);
+    const how = ['--prompt', 'a red ball', '--enlarge', '2', '--delay', '80', '--loop', '2', ...out];
+    const { stdout, stderr } = await succeed(...generate(...how));
+    expect(stderr).toBe('');
+    expect(stdout.split('\n').map((line) => line.replace(/^.*\//, ''))).toEqual([
+      expect.stringMatching(/^a.gif {2}4 frames of 32x32 {2}\d.* k?B$/),
+      expect.stringMatching(/^a.webp {2}4 frames of 32x32/),
+      expect.stringMatching(/^a.png {2}4 frames of 32x32/),
+      '',
+    ]);
+    for (const name of ['a.gif', 'a.webp'])
+      expect(await about(name)).toMatchObject({
+        ...{ width: 32, pageHeight: 32, pages: 4, delay: [80, 80, 80, 80], loop: 2, hasAlpha: true },
+      });
+    expect(await about('a.png')).toMatchObject({ width: 128, height: 32, hasAlpha: true });
+    const first = await readFile(join(folder, 'a.gif'));
+    await succeed(...generate(...how));
+    expect((await readFile(join(folder, 'a.gif'))).equals(first)).toBe(true);
+  });
+
+  test('given frames, a negative prompt, DDIM, fewer frames, previews, a byte budget', async () => {
+    const [out, preview] = [join(folder, 'b.webp'), join(folder, 'preview.png')];
+    const given = ['--image', join(data, 'ball.webp'), '--keep', `2=${join(data, 'star.webp')}`];
+    const how = ['--sampler', 'ddim', '--eta', '1', '--steps', '11', '--negative', 'rain', '--frames', '3'];
+    const { stdout } = await succeed(
+      ...generate(
+        ...given,
+        ...how,
+        '--prompt',
+        'a ball',
+        '--preview',
+        preview,
+        '--max-bytes',
+        '700',
+        '--out',
+        out,
+      ),
+    );
+    const [, frames] = /b.webp {2}(\d) frames of 16x16 {2}\d+ B {2}\(.+ instead of .+\)\n/.exec(stdout) ?? [];
+    expect((await about('b.webp')).pages).toBe(Number(frames));
+    expect((await readFile(out)).length).toBeLessThanOrEqual(700);
+    expect(await about('preview.png')).toMatchObject({ width: 48, height: 16 });
+  });
+
+  const ball = () => join(data, 'ball.webp');
+  const bad: [string, () => string[], RegExp][] = [
+    [
+      'a place beyond the frames',
+      () => ['--keep', `4=${ball()}`],
+      /positions from 0 to 3 in keep .* received 4/,
+    ],
+    [
+      'a place beyond those asked for',
+      () => ['--frames', '2', '--keep', `3=${ball()}`],
+      /from 0 to 1 .* received 3/,
+    ],
+    ['the first frame twice', () => ['--image', ball(), '--keep', `0=${ball()}`], /the first frame once/],
+    [
+      'a frame that is not there',
+      () => ['--image', join(data, 'none.webp')],
+      /Cannot read the sticker .*none.webp/,
+    ],
+    [
+      'a frame that is no picture',
+      () => ['--image', join(data, 'captions.jsonl')],
+      /Cannot decode the sticker/,
+    ],
+    ['too many frames', () => ['--frames', '9'], /Expected 1 to 4 frames \(of the network\) but received 9/],
+    ['too many steps', () => ['--steps', '2000'], /between 1 and 1000 for the number of sampling steps/],
+    [
+      'noise DPM-Solver does not know',
+      () => ['--eta', '0.5'],
+      /eta 0 for dpm-solver but received 0.5; use ddim/,
+    ],
+    ['a huge picture', () => ['--enlarge', '1000'], /between 1 and 8192 for size but received 16000/],
+    [
+      'a folder that is not there',
+      () => ['--out', join(folder, 'no/a.gif')],
+      /Expected the folder of .*a.gif/,
+    ],
+    ['too few bytes', () => ['--max-bytes', '10'], /at most 10 bytes but the smallest/],
+  ];
+  test.each(bad)('%s', async (_, args, message) => {
+    expect(await fails(generate('--out', join(folder, 'never.gif'), ...args()))).toMatch(message);
+    expect(await readdir(folder)).not.toContain('never.gif');
+  });
+
+  test.each([
+    [['--keep', 'x=a.png'], /Expected place=file, e.g. 0=first.png, but received x=a.png/],
+    [['--out', 'a.mp4'], /Expected a file ending in .gif, .webp or .png but received a.mp4/],
+    [['--loop', '70000'], /Expected an integer from 0 to 65535 but received 70000/],
+  ])('wrong usage: %j', async (args, message) => {
+    expect(await fails(generate(...args), 2)).toMatch(message);
+  });
+
+  test('run folders that are none, not ready, or damaged', async () => {
+    const said = async (name: string, harm: (place: string) => Promise<void>) => {
+      const place = join(folder, name);
+      await cp(run, place, { recursive: true });
+      await harm(place);
+      return fails(generate('--out', join(folder, 'never.gif')).with(2, place));
+    };
+    expect(await said('none', (place) => rm(join(place, 'pipeline.json')))).toMatch(
+      /duet stickers train makes such/,
+    );
+    expect(
+      await said('early', (place) =>
+        rm(join(place, 'checkpoints/step-0000002'), { recursive: true }).then(() =>
+          rm(join(place, 'checkpoints/step-0000004'), { recursive: true }),
+        ),
+      ),
+    ).toMatch(/Expected a checkpoint in .* but found none/);
+    expect(await said('broken', (place) => writeFile(join(place, 'pipeline.json'), '{'))).toMatch(
+      /Expected JSON in/,
+    );
+    expect(await said('wordless', (place) => rm(join(place, 'vocab.txt')))).toMatch(/Cannot read vocabulary/);
+    const cut = (place: string) =>
+      truncate(join(place, 'checkpoints/step-0000004/average.safetensors'), 1000);
+    expect(await said('cut', cut)).toMatch(/may have been cut off/);
+  });
+});
+
+describe('evaluate', () => {
+  test('measures what was not trained on, writes a sheet and all numbers', async () => {
+    const [sheet, json] = [join(folder, 'sheet.png'), join(folder, 'numbers.json')];
+    const { stdout } = await succeed(...evaluate('--sheet', sheet, '--json', json));
+    expect(stdout).toMatch(/^2 clips; frames that were not given\n/);
+    expect(stdout).toMatch(/│ interpolation +│ network +│ +\d+\.\d\d │ +-?\d\.\d{4} │ +\d\.\d{4} │/);
+    expect(stdout).toMatch(/│ i2v +│( +\d\.\d{4} │){6}/);
+    // Three tasks of two clips: truth, network and two baselines below each other, four frames wide.
+    expect(await sharp(sheet).metadata()).toMatchObject({ width: 4 * 17, height: 6 * (4 * 16 + 4) });
+    const numbers = JSON.parse(await readFile(json, 'utf8'));
+    expect(numbers).toMatchObject({
+      clips: 2,
+      filling: { interpolation: { blend: { psnr: expect.any(Number) } } },
+    });
+    const all = await succeed(...evaluate('--all', '--most', '3'));
+    expect(all.stdout).toMatch(/^3 clips/);
+  });
+
+  test('folders that cannot be', async () => {
+    const bad = join(folder, 'bad');
+    await addBadStickers(bad);
+    expect(await fails(evaluate().with(3, bad))).toMatch(
+      /usable sticker in bad \(not trained on\) but found 0: 8 skipped/,
+    );
+    expect(await fails(evaluate().with(2, data))).toMatch(
+      /Cannot read .*config.json: .*duet stickers train makes such/,
+    );
+    expect(await fails(evaluate('--sheet', join(folder, 'no/sheet.png')))).toMatch(
+      /Expected the folder of .*sheet.png/,
+    );
+  });
+});
+
+/** One of each kind, with captions beside them. */
+async function addBadStickers(place: string): Promise<void> {
+  await mkdir(place, { recursive: true });
+  const good = await readFile(join(data, 'ball.webp'));
+  const still = png({ width: 8, height: 8, depth: 8, colour: 2, rows: new Uint8Array(8 * 25) });
+  const bomb = Buffer.from(good);
+  bomb.writeUIntLE(16382, 24, 3); // the canvas, less 1
+  bomb.writeUIntLE(16382, 27, 3);
+  // Thousands of frames of one pixel.
+  const hex = (bytes: string) => Buffer.from(bytes.replaceAll(' ', ''), 'hex');
+  const screen = hex('474946383961 0800 0800 80 00 00 000000 ffffff');
+  const frame = hex('21f904 00 0a00 00 00 2c 0000 0000 0100 0100 00 02 02 4401 00');
+  const files: Record<string, Uint8Array> = {
+    'empty.gif': new Uint8Array(),
+    'cut.webp': good.subarray(0, 300),
+    'text.gif': Buffer.from('not a picture'),
+    'still.png': still,
+    'bomb.webp': bomb,
+    'thousands.gif': Buffer.concat([screen, ...Array.from({ length: 3000 }, () => frame), Buffer.from(';')]),
+  };
+  for (const [name, bytes] of Object.entries(files)) {
+    await writeFile(join(place, name), bytes);
+    await writeFile(join(place, `${name}.txt`), 'a sticker');
+  }
+  await writeFile(join(place, 'silent.webp'), good);
+  const captions = join(place, 'captions.jsonl');
+  const before = await readFile(captions, 'utf8').catch(() => '');
+  if (!before.includes('gone.gif'))
+    await writeFile(captions, `${before}{"file": "gone.gif", "caption": "not there"}\n`);
+}
