@@ -186,6 +186,24 @@ describe('Frechet distance', () => {
     expect(frechetDistance(many, set(600, 1))).toBeGreaterThan(frechetDistance(many, set(600, 0)) + 35);
   });
 
+  test('as many features as video networks give, of a few clips', () => {
+    const uniform = () =>
+      featureStatistics(
+        Array.from({ length: 12 }, () => Float32Array.from({ length: 200 }, () => random.uniform())),
+      );
+    const [a, b] = [uniform(), uniform()];
+    const means = a.mean.reduce((sum, value, i) => sum + (value - b.mean[i]!) ** 2, 0);
+    const spread = [a, b].map(({ covariance }) =>
+      covariance.reduce((sum, value, i) => sum + (i % 201 === 0 ? value : 0), 0),
+    );
+    const distance = frechetDistance(a, b);
+    // With 11 dimensions of variance each in 200, the covariances have little in common.
+    expect(distance).toBeGreaterThan(means + 0.3 * (spread[0]! + spread[1]!));
+    expect(distance).toBeLessThan(means + spread[0]! + spread[1]!);
+    expect(frechetDistance(b, a)).toBeCloseTo(distance, 6);
+    expect(frechetDistance(a, a)).toBeLessThan(1e-5);
+  });
+
   test('what cannot be', () => {
     expect(() => featureStatistics([[1, 2]])).toThrow(/at least 2 feature vectors/);
     expect(() =>
@@ -194,6 +212,9 @@ describe('Frechet distance', () => {
         [Number.NaN, 1],
       ]),
     ).toThrow(/finite features/);
+    expect(() => eigenSymmetric(Float64Array.of(1, Number.NaN, Number.NaN, 1), 2, false)).toThrow(
+      /finite symmetric matrix/,
+    );
   });
 });
 

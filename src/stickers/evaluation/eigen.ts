@@ -79,17 +79,19 @@ function tridiagonal(
 const MOST_ITERATIONS = 60;
 
 function implicitQl(diagonal: Float64Array, beside: Float64Array, vectors: Float64Array, size: number): void {
+  // What is negligible is measured by the whole matrix: where it has many eigenvalues of 0, all that is left of its neighbours is rounding.
+  let largest = 0;
+  for (let i = 0; i < size; i++)
+    largest = Math.max(largest, Math.abs(diagonal[i] as number) + Math.abs(beside[i] as number));
+  const none = () =>
+    new DuetError('NOT_FINITE', 'Expected eigenvalues of a finite symmetric matrix but found none');
+  if (!Number.isFinite(largest)) throw none();
   for (let l = 0; l < size; l++) {
     for (let iteration = 0; ; iteration++) {
       let m = l;
-      for (; m < size - 1; m++) {
-        const scale = Math.abs(diagonal[m] as number) + Math.abs(diagonal[m + 1] as number);
-        if (Math.abs(beside[m] as number) <= Number.EPSILON * scale) break;
-      }
+      while (m < size - 1 && Math.abs(beside[m] as number) > Number.EPSILON * largest) m++;
       if (m === l) break;
-      if (iteration === MOST_ITERATIONS) {
-        throw new DuetError('NOT_FINITE', 'Expected eigenvalues of a finite symmetric matrix but found none');
-      }
+      if (iteration === MOST_ITERATIONS) throw none();
       rotate(diagonal, beside, vectors, size, l, m);
     }
   }
