@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { z } from 'zod';
 import { StickerDataset } from '../data/stickers/dataset.js';
-import { ioError } from '../errors.js';
+import { DuetError, ioError } from '../errors.js';
 import { evaluationTables } from '../report/stickers.js';
 import { checkFolderOf, parseJson, writeAtomic } from '../run/files.js';
 import { ProgressLine } from '../run/progress.js';
@@ -116,6 +116,12 @@ async function evaluate(
     ...(flags.captionField !== undefined && { captionField: flags.captionField }),
   });
   const seen = new Set(trained.stickers);
+  if (!flags.all && all.samples.every(({ name }) => seen.has(name))) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected stickers in ${folder} that the run was not trained on but found none; give others, or --all to take these`,
+    );
+  }
   const unseen = all.where(({ name }) => flags.all || !seen.has(name), `${all.name} (not trained on)`);
   const usable = await decoded(unseen, progress, signal);
   const chosen = new Set(usable.samples.slice(0, flags.most));

@@ -45,8 +45,8 @@ export interface StickerEvaluation {
   filling: Record<FillingTask, Record<Filler, Quality> & { clips: number }>;
   /** Masked denoising loss; rows are tasks. */
   denoising: Record<Task, { mean: number; byLevel: { timestep: number; loss: number }[] }>;
-  /** Frechet distance of features of generated clips to those of true ones, where an extractor is given. */
-  frechet?: Record<FillingTask, number>;
+  /** Frechet distance of features of generated clips to those of true ones, where an extractor and at least two clips are given. */
+  frechet?: Partial<Record<FillingTask, number>>;
 }
 
 /** How stickers are evaluated. */
@@ -90,7 +90,7 @@ export function knownMask(task: FillingTask, real: number, frames: number): Uint
  * How good a trained network is on stickers it has not seen: frames it fills in against the true ones and two obvious
  * baselines (the nearest known frame, a blend of the two around), and its denoising loss by task and by noise level.
  * @param data held-out stickers, of the pipeline's size and number of frames
- * @throws DuetError INVALID_ARGUMENT for data that do not fit, CANCELLED
+ * @throws DuetError INVALID_ARGUMENT for data that do not fit, CORRUPT when none of the stickers can be used, CANCELLED
  */
 export async function evaluateStickers(
   pipeline: StickerPipeline,
@@ -112,6 +112,7 @@ export async function evaluateStickers(
     if (call !== undefined) requireFunction(call, name);
   if (options.features !== undefined)
     requireFunction(requireObject(options.features, 'features').extract, 'extract of features');
+  checkFit(pipeline, data);
   const total = data.size * (FILLING_TASKS.length + 1);
   let done = 0;
   const sums = Object.fromEntries(FILLING_TASKS.map((task) => [task, new TaskSums()])) as Record<
@@ -138,6 +139,12 @@ export async function evaluateStickers(
     done += batch.samples.length;
     onProgress?.(done, total);
   }
+  if (losses.size === 0) {
+    throw new DuetError(
+      'CORRUPT',
+      `Expected at least 1 usable sticker in ${data.name} but found none: ${data.skipped}; for example ${data.skipped.examples[0]}`,
+    );
+  }
   if (sums.interpolation.clips === 0) {
     throw new DuetError(
       'INVALID_ARGUMENT',
@@ -149,13 +156,25 @@ export async function evaluateStickers(
       const { generated, real } = sums[task].features;
       return [task, frechetDistance(featureStatistics(generated), featureStatistics(real))];
     }),
-  ) as Record<FillingTask, number>;
+  );
   return {
     clips: sums.interpolation.clips,
     filling: Object.fromEntries(FILLING_TASKS.map((task) => [task, sums[task].means()])) as never,
     denoising: Object.fromEntries(TASKS.map((task) => [task, levels(losses.get(task))])) as never,
     ...(options.features && { frechet }),
   };
+}
+
+function checkFit({ settings, frames }: StickerPipeline, { spec }: StickerDataset): void {
+  const expected = { frames, size: settings.size, channels: settings.channels };
+  for (const [name, value] of Object.entries(expected)) {
+    const received = spec[name as keyof typeof expected];
+    if (received === value) continue;
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected data of ${name} ${value}, as the network was trained on, but received ${received}`,
+    );
+  }
 }
 
 class TaskSums {
