@@ -179,8 +179,8 @@ describe('options of a training', () => {
       for await (const step of one.run({ onReady })) {
         steps.push(step);
         const { arenaPeakBytes, trainingBytes } = opened!.network.memory();
-        expect(arenaPeakBytes).toBe(plan!.activations);
-        expect(trainingBytes).toBe(plan!.gradients + plan!.moments + plan!.averages);
+        expect(arenaPeakBytes).toBe(plan!.activations + plan!.gradients);
+        expect(trainingBytes).toBe(plan!.moments + plan!.averages);
       }
       runs.push({ steps: withoutMetrics(steps), bytes: plan!.activations });
     }
@@ -249,6 +249,39 @@ describe('a pipeline', () => {
     expect(first.rgba.length).toBe(4 * 16 * 16 * 4);
     expect((await pipeline.generate(options)).rgba).toEqual(first.rgba);
     expect((await pipeline.generate({ ...options, seed: 2 })).rgba).not.toEqual(first.rgba);
+  });
+
+  test('is told what it should not show, with and without a prompt', async () => {
+    using pipeline = await StickerPipeline.load(join(folder, 'generate'), { threads: 1 });
+    const made = async (prompt: string, negativePrompt?: string, guidance = 4) =>
+      Buffer.from(
+        (
+          await pipeline.generate({
+            prompt,
+            steps: 2,
+            guidance,
+            ...(negativePrompt !== undefined && { negativePrompt }),
+          })
+        ).rgba,
+      ).toString('latin1');
+    const all = [
+      await made(''),
+      await made('', 'a red ball bounces'),
+      await made('', 'a candle burns'),
+      await made('a heart'),
+      await made('a heart', 'a candle burns'),
+    ];
+    expect(new Set(all).size).toBe(all.length);
+    expect(await made('', 'a candle burns', 1)).toBe(all[0]);
+  });
+
+  test('refuses what no file can say before it begins', async () => {
+    using pipeline = await StickerPipeline.load(join(folder, 'generate'), { threads: 1 });
+    const onStep = () => expect.unreachable();
+    await expect(pipeline.generate({ loop: 65536, onStep })).rejects.toThrow(/0 and 65535 for loop/);
+    await expect(pipeline.generate({ delay: 700_000, onStep })).rejects.toThrow(
+      /number from 0 to 655350 \(ms\) for delay but received 700000/,
+    );
   });
 
   test('puts given frames back exactly, and refuses places outside of the sticker', async () => {

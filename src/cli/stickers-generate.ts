@@ -1,11 +1,12 @@
 /** duet stickers generate: an animated sticker from a prompt, a picture, or given frames. */
 
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { requireInteger } from '../arguments.js';
 import { DuetError } from '../errors.js';
 import { bytes } from '../report/words.js';
 import { ProgressLine } from '../run/progress.js';
 import { SAMPLERS, type SamplerName } from '../stickers/denoising.js';
-import { checkSaving } from '../stickers/export.js';
+import { checkSaving, LARGEST_SIDE } from '../stickers/export.js';
 import { StickerPipeline } from '../stickers/pipeline.js';
 import {
   type ComputeFlags,
@@ -102,7 +103,7 @@ async function generate(
   }
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
   const keep = flags.image === undefined ? flags.keep : { ...flags.keep, 0: flags.image };
-  const size = pipeline.settings.size * flags.enlarge;
+  const size = requireInteger(pipeline.settings.size * flags.enlarge, 'the enlarged side', 1, LARGEST_SIDE);
   const save = { size, ...(flags.maxBytes !== undefined && { maxBytes: flags.maxBytes }) };
   const out = flags.out.length > 0 ? flags.out : [DEFAULT_OUT];
   for (const path of preview === undefined ? out : [...out, preview]) await checkSaving(path, save);

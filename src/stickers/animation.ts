@@ -10,6 +10,9 @@ import {
 } from '../arguments.js';
 import { DuetError } from '../errors.js';
 
+/** As GIF counts: 65535 hundredths of a second. */
+const LONGEST_DELAY_MS = 655_350;
+
 /** An animation in memory: what decoding gives and what the exporter takes. */
 export interface Animation {
   /** Pixels. */
@@ -42,8 +45,14 @@ export function checkAnimation(animation: Animation): void {
       `Expected ${expected} bytes of RGBA for ${delays.length} frames of ${width}x${height} but received ${rgba.length}`,
     );
   }
-  if (!delays.every((delay) => delay >= 0 && delay <= 655_350))
-    throw invalid('numbers of 0 to 655350 ms', 'delays', delays);
+  for (const delay of delays) checkTiming({ delay });
+  checkTiming({ loop });
+}
+
+/** @throws DuetError INVALID_ARGUMENT for what no format can say */
+export function checkTiming({ delay = 0, loop = 0 }: { delay?: number; loop?: number }): void {
+  if (!(requireNumber(delay, 'delay') >= 0 && delay <= LONGEST_DELAY_MS))
+    throw invalid(`number from 0 to ${LONGEST_DELAY_MS} (ms)`, 'delay', delay);
   requireInteger(loop, 'loop', 0, 65535);
 }
 

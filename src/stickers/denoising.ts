@@ -55,9 +55,9 @@ export interface DenoisingInput {
   imageLatents: Float32Array;
   /** [clips, frames]; absent: all frames are real */
   frameMask?: Uint8Array;
-  /** Of `clips` texts; absent: the text is dropped. */
+  /** Of `clips` texts; absent: zero states, as the network saw them where the text was dropped. */
   text?: CaptionInput;
-  /** Of `clips` texts, for guidance; absent: zero states, as the network saw them where the text was dropped. */
+  /** Of `clips` texts, for guidance; absent: the text is dropped there too. */
   negative?: CaptionInput;
 }
 
@@ -72,7 +72,7 @@ export interface DenoisingHooks {
 /**
  * The sampling loop around the network: from noise to clips, with guidance (arXiv 2207.12598), for any number of
  * clips at once. As published, a batch goes through the network with the unconditional text first; the native pass
- * shares what does not depend on the text. Where the text is dropped both halves would be equal, so guidance is left
+ * shares what does not depend on the text. Where both texts are dropped both halves would be equal, so guidance is left
  * out.
  * @returns [clips, channels, frames, height, width] in the network's space
  * @throws DuetError INVALID_ARGUMENT for options that cannot work, CANCELLED
@@ -93,7 +93,7 @@ export async function denoise(
       requireInteger(requireObject(input[text], text).textTokens, `textTokens of ${text}`, 1);
   const schedule = new NoiseSchedule();
   const sampler = samplerOf(schedule, options);
-  const guided = input.text !== undefined && guidance !== 1;
+  const guided = (input.text ?? input.negative) !== undefined && guidance !== 1;
   const texts = textsOf(network, input, guided);
   const { clips, height, width, imageLatents } = input;
   const initial = new Random(seed, stickerStream('initial', 0)).normals(imageLatents.length);
@@ -153,13 +153,17 @@ function textsOf(
   { clips, text, negative }: DenoisingInput,
   guided: boolean,
 ): CaptionInput & { dropText?: Uint8Array } {
-  if (!text) return emptyStates(network, clips, { textTokens: 1, t5Tokens: 1 });
-  if (!guided) return text;
-  if (negative) return joined(negative, text);
-  if (text.tokens === undefined) return joined(emptyStates(network, clips, text), text);
+  if (!guided) return text ?? emptyStates(network, clips, { textTokens: 1, t5Tokens: 1 });
+  const one = (text ?? negative) as CaptionInput;
+  if (text && negative) return joined(negative, text);
+  if (one.tokens === undefined) {
+    const none = emptyStates(network, clips, one);
+    return joined(negative ?? none, text ?? none);
+  }
   // The network's own text encoder: any text will do where its states are dropped.
-  const dropText = Uint8Array.from({ length: 2 * clips }, (_, index) => (index < clips ? 1 : 0));
-  return { ...joined(text, text), dropText };
+  const dropped = (row: number) => (row < clips ? !negative : !text);
+  const dropText = Uint8Array.from({ length: 2 * clips }, (_, row) => (dropped(row) ? 1 : 0));
+  return { ...joined(one, one), dropText };
 }
 
 function emptyStates(

@@ -45,6 +45,9 @@ export interface Exported {
   how: string[];
 }
 
+/** Pixels a file may have a side. */
+export const LARGEST_SIDE = 8192;
+
 /** Sides shrink to these shares; below the last one nothing is recognised. */
 const SCALES = [1, 0.85, 0.7, 0.5, 0.35, 0.25];
 const COLORS = [255, 128, 64, 32, 16];
@@ -204,7 +207,7 @@ export function formatOf(path: string): StickerFormat {
 function checkOptions({ format, maxBytes, size, colors, quality }: ExportOptions): void {
   const integers = {
     maxBytes: [maxBytes, 1, 2 ** 40],
-    size: [size, 1, 8192],
+    size: [size, 1, LARGEST_SIDE],
     colors: [colors, 2, 255],
     quality: [quality, 1, 100],
   } as const;

@@ -12,6 +12,7 @@ import {
 } from '../arguments.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { validated } from '../validation.js';
+import { checkTiming } from './animation.js';
 import { StickerCheckpoints } from './checkpoints.js';
 import { type DenoisingHooks, denoise, type SamplingOptions } from './denoising.js';
 import { type GivenFrame, knownFrames } from './known-frames.js';
@@ -126,6 +127,7 @@ export class StickerPipeline {
     requireText(prompt, 'prompt');
     requireObject(keep, 'keep');
     if (negativePrompt !== undefined) requireText(negativePrompt, 'negativePrompt');
+    checkTiming(options);
     for (const [name, call] of Object.entries({ onPreview, onStep }))
       if (call !== undefined) requireFunction(call, name);
     throwIfAborted(options.signal, 'Generating');
