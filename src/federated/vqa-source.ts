@@ -75,6 +75,7 @@ export class VqaSource implements BatchSource {
 
   async *batches(options: BatchOptions): AsyncGenerator<LabelledBatch> {
     const { batchSize, order, signal } = requireObject(options, 'options');
+    requireInteger(batchSize, 'batchSize', 1);
     // Kept for the next epoch: it has the token ids of the questions.
     if (this.#batcher?.batchSize !== batchSize)
       this.#batcher = new Batcher(this.dataset, { ...this.#encoders, batchSize });
