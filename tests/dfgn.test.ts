@@ -183,7 +183,6 @@ describe('sizes', () => {
     const names = [...network.shapes.keys()].filter(
       (name) => layer.test(name) && !name.endsWith('.conv_layers.1.conv2.bias'),
     );
-    expect(names.some((name) => name.includes('to_q'))).toBe(true);
     expect(names.some((name) => name.includes('conv_layers'))).toBe(sti !== 'semantic');
     expect(names.some((name) => name.includes('temp_convs.0.transformer_blocks'))).toBe(sti !== 'detail');
     expect(names.some((name) => name.endsWith('.w1'))).toBe(sti === 'interaction');

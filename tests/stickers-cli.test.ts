@@ -274,30 +274,29 @@ describe('generate', () => {
     expect(await fails(generate(...args), 2)).toMatch(message);
   });
 
-  test('run folders that are none, not ready, or damaged', async () => {
-    const said = async (name: string, harm: (place: string) => Promise<void>) => {
-      const place = join(folder, name);
-      await cp(run, place, { recursive: true });
-      await harm(place);
-      return fails(generate('--out', join(folder, 'never.gif')).with(2, place));
-    };
-    expect(await said('none', (place) => rm(join(place, 'pipeline.json')))).toMatch(
-      /duet stickers train makes such/,
-    );
-    expect(
-      await said('early', (place) =>
-        rm(join(place, 'checkpoints/step-0000002'), { recursive: true }).then(() =>
-          rm(join(place, 'checkpoints/step-0000004'), { recursive: true }),
-        ),
-      ),
-    ).toMatch(/Expected a checkpoint in .* but found none/);
-    expect(await said('broken', (place) => writeFile(join(place, 'pipeline.json'), '{'))).toMatch(
-      /Expected JSON in/,
-    );
-    expect(await said('wordless', (place) => rm(join(place, 'vocab.txt')))).toMatch(/Cannot read vocabulary/);
-    const cut = (place: string) =>
-      truncate(join(place, 'checkpoints/step-0000004/average.safetensors'), 1000);
-    expect(await said('cut', cut)).toMatch(/may have been cut off/);
+  const gone = (place: string, ...names: string[]) =>
+    Promise.all(names.map((name) => rm(join(place, name), { recursive: true })));
+  const harmed: [string, (place: string) => Promise<unknown>, RegExp][] = [
+    ['none', (place) => gone(place, 'pipeline.json'), /duet stickers train makes such/],
+    [
+      'not ready',
+      (place) => gone(place, 'checkpoints/step-0000002', 'checkpoints/step-0000004'),
+      /Expected a checkpoint in .* but found none/,
+    ],
+    ['broken', (place) => writeFile(join(place, 'pipeline.json'), '{'), /Expected JSON in/],
+    ['without words', (place) => gone(place, 'vocab.txt'), /Cannot read vocabulary/],
+    [
+      'cut short',
+      (place) => truncate(join(place, 'checkpoints/step-0000004/average.safetensors'), 1000),
+      /may have been cut off/,
+    ],
+  ];
+  test.each(harmed)('a run folder that is %s', async (name, harm, message) => {
+    const place = join(folder, name);
+    await cp(run, place, { recursive: true });
+    await harm(place);
+    const args = generate('--out', join(folder, 'never.gif')).with(2, place);
+    expect(await fails(args)).toMatch(message);
   });
 });
 
