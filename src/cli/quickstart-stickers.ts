@@ -18,7 +18,7 @@ export interface StickerQuickstart extends RuntimeFlags {
 const SIDE = 32;
 const ENLARGED = 256;
 const DOZEN = DRAWINGS.slice(0, 12);
-const SHOWN = 'hand';
+const SHOWN = 'cat';
 
 /**
  * A network this small learns one thing in a minute: to move a given first frame as its caption says. Interpolation, the

@@ -55,7 +55,7 @@ export function quickstartCommand(): Command {
     .option('--pictures <count>', 'training pictures of each client', integer(4), 100)
     .option('--rounds <count>', 'rounds of each strategy', integer(1), 4)
     .option('--epochs <count>', 'epochs of the small model on the neutral style', integer(1), 14)
-    .option('--sticker-steps <count>', 'steps of the sticker network', integer(1), 400)
+    .option('--sticker-steps <count>', 'steps of the sticker network', integer(1), 300)
     .option('--seed <integer>', 'of the runs', integer(0), 1)
     .addOption(deviceOption())
     .addOption(threadsOption())
