@@ -1,7 +1,7 @@
 // Sticker trainings beside frozen parts: latents of an autoencoder, texts of CLIP, BERT and T5. All of them tiny, with drawn weights.
 
 import { cp, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { StickerDataset } from '../src/data/stickers/dataset.js';
 import { AutoencoderKl } from '../src/models/autoencoder.js';
@@ -108,6 +108,19 @@ describe('latents of an autoencoder', () => {
     expect(rgba.subarray(1024)).not.toEqual(truth.subarray(1024));
   });
 
+  test('the run folder opens from anywhere, and goes on when the autoencoder lies elsewhere', async () => {
+    const runDir = join(folder, 'relative');
+    const options = { ...inLatents, runDir, steps: 1 };
+    await allSteps(trainer({ ...options, space: { autoencoder: relative('.', autoencoder) } }));
+    const { settings } = await StickerPipeline.load(runDir, { threads: 1 });
+    expect(settings.space).toEqual({ autoencoder });
+    const moved = join(await temporaryFolder(), 'autoencoder');
+    await cp(autoencoder, moved, { recursive: true });
+    expect(await allSteps(trainer({ ...options, space: { autoencoder: moved }, resume: true }))).toEqual([]);
+    const { settings: now } = await StickerPipeline.load(runDir, { threads: 1 });
+    expect(now.space).toEqual({ autoencoder: moved });
+  });
+
   test('another autoencoder in its place is noticed', async () => {
     const other = await autoencoderFolder({ scaling_factor: 0.25 });
     const moved = join(await temporaryFolder(), 'autoencoder');
@@ -152,7 +165,7 @@ describe('texts of frozen encoders', () => {
     const { network } = kinds.clip();
     await allSteps(trainer({ network, text: { encoder: encoders.clip }, runDir, steps: 1 }));
     const other = trainer({ network, text: { encoder: encoders.bert }, runDir, steps: 1, resume: true });
-    await expect(allSteps(other)).rejects.toThrow(/other settings: text.encoder .*; encoders.text was/);
+    await expect(allSteps(other)).rejects.toThrow(/other settings: encoders.text was/);
   });
 
   test('two encoders: the states of the first as they are, those of the second beside them', async () => {

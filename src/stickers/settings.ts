@@ -1,5 +1,6 @@
 /** The options of a sticker training: checked, completed, and what of them a run folder remembers. */
 
+import { resolve } from 'node:path';
 import { z } from 'zod';
 import { requireInstance, requireObject } from '../arguments.js';
 import { StickerDataset } from '../data/stickers/dataset.js';
@@ -15,16 +16,21 @@ import type { TextSourceSettings } from './text-source.js';
 
 const count = z.int().min(1);
 const rate = z.number().min(0).max(1);
+/** Absolute, so that a run folder opens from anywhere. */
+const folder = z
+  .string()
+  .min(1)
+  .transform((path) => resolve(path));
 
 const settingsSchema = z.strictObject({
-  space: z.union([z.literal('pixels'), z.strictObject({ autoencoder: z.string() })]).default('pixels'),
+  space: z.union([z.literal('pixels'), z.strictObject({ autoencoder: folder })]).default('pixels'),
   patch: count.max(8).default(1),
   text: z
     .union([
       z.literal('captions'),
       z.strictObject({
-        encoder: z.string(),
-        second: z.string().optional(),
+        encoder: folder,
+        second: folder.optional(),
         length: count.optional(),
       }),
     ])
@@ -169,8 +175,13 @@ export function trainerSettings(options: StickerTrainerOptions): TrainerSettings
   return settings;
 }
 
-/** What decides the numbers of a run. */
+/** What decides the numbers of a run. Of frozen parts that is not where they lie; what they hold has fingerprints. */
 export function rememberedSettings(settings: TrainerSettings): Record<string, unknown> {
   const { runDir: _1, resume: _2, keepCheckpoints: _3, checkpointEvery: _4, threads: _5, ...rest } = settings;
-  return rest;
+  const { space, text } = rest;
+  return {
+    ...rest,
+    space: space === 'pixels' ? space : 'latents',
+    text: text === 'captions' ? text : { length: text.length },
+  };
 }
