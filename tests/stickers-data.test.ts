@@ -165,7 +165,8 @@ describe('bad files', () => {
       await captions(name);
     await writeFile(
       join(folder, 'captions.jsonl'),
-      '{"file": "gone.gif", "caption": "not there"}\nnot json\n{"file": 3}\n{"file": "cut.png", "caption": "cut"}\n',
+      // With the mark and the line ends that editors on Windows write.
+      '\ufeff{"file": "gone.gif", "caption": "not there"}\r\nnot json\n{"file": 3}\n{"file": "cut.png", "caption": "cut"}\n',
     );
   });
 

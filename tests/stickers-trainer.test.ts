@@ -114,6 +114,33 @@ describe('a training', () => {
   });
 });
 
+describe('a curriculum', () => {
+  test('begins again with a second run of the trainer', async () => {
+    const one = trainer({ steps: 16, batchSize: 1, curriculum: 'adaptive' });
+    const first = withoutMetrics(await allSteps(one));
+    expect(withoutMetrics(await allSteps(one))).toEqual(first);
+  });
+
+  const own = (changes: object) => ({
+    name: 'own',
+    weights: () => [1, 1, 1, 1, 1, 1],
+    observe: () => {},
+    state: () => ({}),
+    restore: () => {},
+    ...changes,
+  });
+
+  test.each([
+    [{ state: () => undefined }, /Expected object for state\(\) of the curriculum own but received nothing/],
+    [{ state: () => ({ seen: new Map() }) }, /Expected plain JSON for state\(\) of the curriculum own/],
+    [{ state: () => ({ loss: Number.NaN }) }, /Expected plain JSON for state/],
+    [{ weights: () => undefined }, /Expected list for the task weights but received nothing/],
+  ])('of your own has to give what a checkpoint can hold: %o', async (changes, message) => {
+    const run = async () => allSteps(trainer({ curriculum: own(changes) as never }));
+    await expect(run()).rejects.toThrow(message);
+  });
+});
+
 describe('options of a training', () => {
   const rates = async (schedule: StickerTrainerOptions['schedule']) =>
     (await allSteps(trainer({ steps: 8, ...(schedule && { schedule }) }))).map((step) => step.learningRate);

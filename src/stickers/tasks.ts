@@ -1,6 +1,6 @@
 /** The six tasks of RDTF as condition masks: which frames of a clip are given to the network. */
 
-import { invalid, requireInstance, requireInteger } from '../arguments.js';
+import { invalid, requireInstance, requireInteger, requireList } from '../arguments.js';
 import { Random } from '../data/random.js';
 import { DuetError } from '../errors.js';
 
@@ -91,7 +91,8 @@ export function drawCondition(task: Task, realFrames: number, frames: number, ra
 /** Draws a task with chances in proportion to its weight (in the order of TASKS). */
 export function drawTask(weights: readonly number[], random: Random): Task {
   const usable =
-    weights.length === TASKS.length && weights.every((weight) => Number.isFinite(weight) && weight >= 0);
+    requireList(weights, 'the task weights').length === TASKS.length &&
+    weights.every((weight) => Number.isFinite(weight) && weight >= 0);
   if (!usable || weights.every((weight) => weight === 0)) {
     throw new DuetError(
       'INVALID_ARGUMENT',

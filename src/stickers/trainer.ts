@@ -9,7 +9,7 @@ import { RunFolder, unrecorded } from '../run/run-folder.js';
 import { StickerCheckpoints, type TrainerState } from './checkpoints.js';
 import { type Conditioned, conditioned } from './conditioning.js';
 import { curriculumOf } from './curriculum/by-name.js';
-import type { Curriculum } from './curriculum/curriculum.js';
+import { type Curriculum, type CurriculumState, plainState } from './curriculum/curriculum.js';
 import { PendingMetrics, type StickerMetrics, type StickerStep } from './metrics.js';
 import { openParts, type Parts, type PipelineSettings, writePipeline } from './parts.js';
 import {
@@ -39,7 +39,8 @@ export class StickerTrainer {
   readonly history: StickerMetrics[] = [];
   /** Checkpoints that could not be read when the run was resumed. */
   readonly damaged: string[] = [];
-  readonly #pending = new PendingMetrics();
+  #pending = new PendingMetrics();
+  readonly #start: CurriculumState;
   /** Step of the newest checkpoint; 0 for none. */
   #saved = 0;
   #running = false;
@@ -53,6 +54,7 @@ export class StickerTrainer {
       options.curriculum ?? 'difficulty-adaptive',
       Math.max(this.settings.steps, 2),
     );
+    this.#start = plainState(this.curriculum);
   }
 
   /**
@@ -171,7 +173,7 @@ export class StickerTrainer {
         const next = {
           step: step.number,
           nextBatch,
-          curriculum: structuredClone(curriculum.state()),
+          curriculum: plainState(curriculum),
           pending: this.#pending.state(),
         };
         yield { step, next };
@@ -270,8 +272,9 @@ export class StickerTrainer {
     this.damaged.push(...(keeper?.damaged ?? []));
     await folder?.metrics.cutAfter(state?.step ?? -1);
     this.history.splice(0, this.history.length, ...((await folder?.metrics.read()) ?? []));
+    this.#pending = new PendingMetrics();
+    this.curriculum.restore(structuredClone(state?.curriculum ?? this.#start));
     if (!state) return { step: 0, nextBatch: 0, curriculum: {}, pending: {} };
-    this.curriculum.restore(state.curriculum);
     this.#pending.restore(state.pending);
     return state;
   }

@@ -85,7 +85,7 @@ async function readCaptions(
   });
   for (const [index, line] of text.split('\n').entries()) {
     if (line.trim() === '') continue;
-    const entry = objectOf(line);
+    const entry = objectOf(line.trim());
     const file = FILE_FIELDS.map((field) => entry?.[field]).find((value) => typeof value === 'string');
     const fields = captionField === undefined ? CAPTION_FIELDS : [captionField];
     const caption = fields.map((field) => entry?.[field]).find((value) => typeof value === 'string');

@@ -1,5 +1,7 @@
 /** What a curriculum is. */
 
+import { isDeepStrictEqual } from 'node:util';
+import { invalid, requireObject } from '../../arguments.js';
 import { DuetError, shown } from '../../errors.js';
 import { TASKS, type Task } from '../tasks.js';
 
@@ -34,6 +36,23 @@ export type TaskWeights = Record<Task, number>;
 
 export function weightList(weights: TaskWeights): number[] {
   return TASKS.map((task) => weights[task]);
+}
+
+/**
+ * A copy of the state as a checkpoint holds it.
+ * @throws DuetError INVALID_ARGUMENT when it is no plain JSON
+ */
+export function plainState(curriculum: Curriculum): CurriculumState {
+  const state: unknown = curriculum.state();
+  const name = `state() of the curriculum ${curriculum.name ?? ''}`.trim();
+  let copy: unknown;
+  try {
+    copy = JSON.parse(JSON.stringify(requireObject(state, name)));
+  } catch (error) {
+    if (error instanceof DuetError) throw error;
+  }
+  if (!isDeepStrictEqual(copy, state)) throw invalid('plain JSON', name, state);
+  return copy as CurriculumState;
 }
 
 /** @throws DuetError CORRUPT */
