@@ -189,6 +189,8 @@ export { type BaselineName, baseline } from './stickers/evaluation/baselines.js'
 export { type FeatureStatistics, featureStatistics, frechetDistance } from './stickers/evaluation/frechet.js';
 export { type ClipShape, frameDifferenceError, psnr, ssim } from './stickers/evaluation/metrics.js';
 export {
+  CLIP_LAYOUTS,
+  type ClipLayout,
   type FeatureExtractor,
   OnnxFeatures,
   type OnnxFeaturesOptions,

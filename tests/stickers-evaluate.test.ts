@@ -159,6 +159,9 @@ describe('features of an ONNX model', () => {
   });
 
   test('of a model that is not there, does not take the clips, or gives something else', async () => {
+    await expect(OnnxFeatures.load('model.onnx', { layout: 'BHWC' as 'BFHWC' })).rejects.toThrow(
+      /one of BCFHW, BFCHW, BFHWC for layout but received "BHWC"/,
+    );
     await expect(OnnxFeatures.load('none.onnx')).rejects.toThrow(/Cannot load the ONNX model none.onnx/);
     const clip = [new Float32Array(SHAPE.channels * SHAPE.frames * PLANE)];
     await expect((await OnnxFeatures.load('model.onnx')).extract(clip, SHAPE)).rejects.toThrow(

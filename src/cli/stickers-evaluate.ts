@@ -11,7 +11,7 @@ import { checkFolderOf, parseJson, writeAtomic } from '../run/files.js';
 import { ProgressLine } from '../run/progress.js';
 import { SAMPLERS, type SamplerName } from '../stickers/denoising.js';
 import { evaluateStickers, type StickerEvaluation } from '../stickers/evaluate.js';
-import { OnnxFeatures } from '../stickers/evaluation/onnx-features.js';
+import { CLIP_LAYOUTS, type ClipLayout, OnnxFeatures } from '../stickers/evaluation/onnx-features.js';
 import { evaluationSheet } from '../stickers/evaluation-sheet.js';
 import { KEY_FRAME_METHODS } from '../stickers/key-frames.js';
 import { StickerPipeline } from '../stickers/pipeline.js';
@@ -36,6 +36,7 @@ interface StickersEvaluateFlags extends ComputeFlags {
   batchSize: number;
   most?: number;
   features?: string;
+  featuresLayout: ClipLayout;
   sheet?: string;
   sheetClips: number;
   sheetMadeOnly: boolean;
@@ -71,6 +72,11 @@ export function stickersEvaluateCommand(): Command {
     .option('--seed <integer>', 'of the initial noise', integer(0), 0)
     .option('--batch-size <clips>', 'clips at once', integer(1), 8)
     .option('--features <onnx>', 'feature extractor for the Frechet distance (needs onnxruntime-node)')
+    .addOption(
+      new Option('--features-layout <axes>', 'axes of its input: batch, channels, frames, height, width')
+        .choices(CLIP_LAYOUTS)
+        .default('BCFHW'),
+    )
     .option('--sheet <file>', 'contact sheet to write, a PNG')
     .option('--sheet-clips <count>', 'clips on the contact sheet', integer(1), 6)
     .option('--sheet-made-only', 'show nothing of the data: only frames the network made', false)
@@ -127,7 +133,10 @@ async function evaluate(
   const chosen = new Set(usable.samples.slice(0, flags.most));
   const data = usable.where((sample) => chosen.has(sample));
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
-  const features = flags.features === undefined ? undefined : await OnnxFeatures.load(flags.features);
+  const features =
+    flags.features === undefined
+      ? undefined
+      : await OnnxFeatures.load(flags.features, { layout: flags.featuresLayout });
   const sheet = evaluationSheet(
     { channels, frames, height: size, width: size },
     flags.sheetClips,

@@ -1,6 +1,6 @@
 /** Features of clips from an ONNX model, through an optional package. */
 
-import { requireObject, requireText } from '../../arguments.js';
+import { invalid, requireObject, requireText } from '../../arguments.js';
 import { DuetError, messageOf } from '../../errors.js';
 import type { ClipShape } from './metrics.js';
 
@@ -13,10 +13,15 @@ export interface FeatureExtractor {
   extract(clips: readonly Float32Array[], shape: ClipShape): Promise<Float32Array[]>;
 }
 
+/** Orders of axes: batch, channels, frames, height, width. */
+export const CLIP_LAYOUTS = ['BCFHW', 'BFCHW', 'BFHWC'] as const;
+/** Order of axes of a model's input. */
+export type ClipLayout = (typeof CLIP_LAYOUTS)[number];
+
 /** How a model is fed. */
 export interface OnnxFeaturesOptions {
   /** Order of axes of the model's input. Default BCFHW. */
-  layout?: 'BCFHW' | 'BFCHW' | 'BFHWC';
+  layout?: ClipLayout;
   /** Name of the input; default the model's first. */
   input?: string;
   /** Name of the output; default the model's first. */
@@ -52,7 +57,8 @@ export class OnnxFeatures implements FeatureExtractor {
   /** @throws DuetError UNSUPPORTED when onnxruntime-node is not installed, CORRUPT when the model cannot be loaded */
   static async load(path: string, options: OnnxFeaturesOptions = {}): Promise<OnnxFeatures> {
     requireText(path, 'path');
-    requireObject(options, 'options');
+    const { layout = 'BCFHW' } = requireObject(options, 'options');
+    if (!CLIP_LAYOUTS.includes(layout)) throw invalid(`one of ${CLIP_LAYOUTS.join(', ')}`, 'layout', layout);
     const runtime = await loadRuntime();
     try {
       return new OnnxFeatures(runtime, await runtime.InferenceSession.create(path), options);
@@ -112,7 +118,7 @@ async function loadRuntime(): Promise<Runtime> {
 export function arranged(
   clip: Float32Array,
   { channels, frames, height, width }: ClipShape,
-  layout: NonNullable<OnnxFeaturesOptions['layout']>,
+  layout: ClipLayout,
 ): { data: Float32Array; dims: number[] } {
   const sizes = { B: 1, C: channels, F: frames, H: height, W: width };
   const dims = [...layout].map((axis) => sizes[axis as keyof typeof sizes]);
