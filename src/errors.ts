@@ -79,10 +79,10 @@ export function ioError(error: unknown, what: string, hint?: string): DuetError 
     NOT_FOUND: 'no such file or folder',
     DISK_FULL: 'no space is left on its disk',
   }[code as string];
-  const inTheWay =
-    (error as { code?: unknown } | null)?.code === 'ENOTDIR'
-      ? 'a file is where a folder should be'
-      : undefined;
+  const inTheWay = {
+    ENOTDIR: 'a file is where a folder should be',
+    EISDIR: 'a folder is where a file should be',
+  }[String((error as { code?: unknown } | null)?.code)];
   const message = `Cannot ${what}: ${inTheWay ?? reason ?? (error as Error)?.message ?? String(error)}`;
   return new DuetError(code, hint ? `${message}; ${hint}` : message, { cause: error });
 }

@@ -3,6 +3,7 @@
 import { copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, test } from 'vitest';
+import { againCommand, resumeCommand } from '../src/cli/stopping.js';
 import { native } from '../src/native.js';
 import { drawSmallSet, duet, metricsOf, quickPretraining, quickRun, succeed } from './cli-support.js';
 import { hasShared, sharedPath } from './data-support.js';
@@ -358,5 +359,22 @@ describe('the other commands', () => {
     const second = await succeed(...args);
     expect(second.stderr.match(/was complete before/g)).toHaveLength(4);
     expect(second.stderr).not.toMatch(/pretraining/);
+    const other = await duet(...args, '--epochs', '2');
+    expect([other.status, other.stderr]).toEqual([
+      1,
+      expect.stringMatching(/model\/training has other settings: epochs was 1 and is 2\./),
+    ]);
+  });
+
+  test('what is said after Ctrl-C can be pasted into a shell', () => {
+    expect(resumeCommand(['federate', 'my data', '--run', "it's"])).toBe(
+      "duet federate 'my data' --run 'it'\\''s' --resume",
+    );
+    expect(resumeCommand(['federate', 'data', '--resume'])).toBe('duet federate data --resume');
+    const words = ['quickstart', '--run', 'my run', '--pictures', '30'];
+    expect(againCommand(words, undefined)).toBe("duet quickstart --run 'my run' --pictures 30");
+    expect(againCommand(words, 'test')).toBe("duet quickstart --run 'my run' --pictures 30");
+    expect(againCommand(words, 'quickstart')).toBe("npm run quickstart -- --run 'my run' --pictures 30");
+    expect(againCommand(['quickstart'], 'quickstart')).toBe('npm run quickstart');
   });
 });

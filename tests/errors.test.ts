@@ -51,6 +51,14 @@ describe('DuetError', () => {
     });
   });
 
+  test.each([
+    ['ENOTDIR', 'a file is where a folder should be'],
+    ['EISDIR', 'a folder is where a file should be'],
+  ])('%s is said in words', (system, words) => {
+    const cause = Object.assign(new Error(`${system}: no`), { code: system, syscall: 'read' });
+    expect(ioError(cause, 'read x').message).toBe(`Cannot read x: ${words}`);
+  });
+
   test('an aborted signal is CANCELLED and keeps its reason', () => {
     expect(() => throwIfAborted(undefined)).not.toThrow();
     expect(error(() => throwIfAborted(AbortSignal.abort('why'), 'The run'))).toMatchObject({

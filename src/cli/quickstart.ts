@@ -4,7 +4,6 @@
  * network and writes sticker.gif. Run again, it does nothing twice; stopped, it continues.
  */
 
-import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command } from 'commander';
 import type { SyntheticOptions } from '../data/synthetic/generate.js';
@@ -20,7 +19,7 @@ import { runFederations } from './federation-runs.js';
 import { deviceOption, integer, type RuntimeFlags, threadsOption } from './options.js';
 import { type PretrainFlags, pretrain } from './pretrain.js';
 import { quickstartSticker } from './quickstart-stickers.js';
-import { untilStopped } from './stopping.js';
+import { againCommand, untilStopped } from './stopping.js';
 
 interface QuickstartFlags extends RuntimeFlags {
   run: string;
@@ -61,10 +60,9 @@ export function quickstartCommand(): Command {
     .addOption(threadsOption())
     .action(async (flags: QuickstartFlags) => {
       const progress = new ProgressLine();
-      const again = `Continue with: duet quickstart${flags.run === 'runs/quickstart' ? '' : ` --run ${flags.run}`}`;
       await untilStopped(
         progress,
-        () => again,
+        () => `Continue with: ${againCommand()}`,
         (signal) => quickstart(flags, progress, signal),
       );
     });
@@ -80,7 +78,7 @@ async function quickstart(
   progress.note(`1/4  drawing picture questions into ${data}`);
   await drawSet(data, dataOf(flags.pictures), progress, signal);
   progress.note(`2/4  training a small ViLT on the style "${NEUTRAL_STYLE}" into ${model}`);
-  if (!(await isComplete(model))) await pretrainSmall(data, model, flags, progress, signal);
+  await pretrainSmall(data, model, flags, progress, signal);
   progress.note(`3/4  fine-tuning it for the other styles: ${STRATEGIES.join(', ')}`);
   const { clients, answers } = await loadFederation(data, model, {
     view: 'style',
@@ -158,12 +156,4 @@ async function pretrainSmall(
     compute: 'fp32',
   };
   await pretrain(data, settings, progress, signal);
-}
-
-/** A model folder gets its weights last. */
-async function isComplete(model: string): Promise<boolean> {
-  return access(join(model, 'model.safetensors')).then(
-    () => true,
-    () => false,
-  );
 }

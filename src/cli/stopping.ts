@@ -29,9 +29,23 @@ export async function untilStopped<T>(
 
 /** The command that was typed, with `--resume`. */
 export function resumeCommand(argv: readonly string[] = process.argv.slice(2)): string {
-  const words = argv.includes('--resume') ? argv : [...argv, '--resume'];
-  return [
-    'duet',
-    ...words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)),
-  ].join(' ');
+  return shellCommand('duet', argv.includes('--resume') ? argv : [...argv, '--resume']);
+}
+
+/** The command that was typed, for one that continues by itself; `script` is the npm script it was started by, if any. */
+export function againCommand(
+  argv: readonly string[] = process.argv.slice(2),
+  script: string | undefined = process.env.npm_lifecycle_event,
+): string {
+  const [name = '', ...words] = argv;
+  if (script !== name) return shellCommand('duet', argv);
+  return shellCommand(`npm run ${name}`, words.length > 0 ? ['--', ...words] : []);
+}
+
+/** A command line for a shell: words that need it are quoted. */
+function shellCommand(command: string, words: readonly string[]): string {
+  const quoted = words.map((word) =>
+    /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`,
+  );
+  return [command, ...quoted].join(' ');
 }
