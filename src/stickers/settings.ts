@@ -24,7 +24,7 @@ const folder = z
 
 const settingsSchema = z.strictObject({
   space: z.union([z.literal('pixels'), z.strictObject({ autoencoder: folder })]).default('pixels'),
-  patch: count.max(8).default(1),
+  patch: count.max(4).default(1),
   text: z
     .union([
       z.literal('captions'),
@@ -79,7 +79,7 @@ export interface StickerTrainerOptions {
   /** Default `pixels`: 3 or 4 channels, as the data have. Or the folder of an AutoencoderKL, for latents. */
   space?: 'pixels' | { autoencoder: string };
   /**
-   * Pixels: squares of so many pixels a side become channels of one smaller picture. Default 1. The network's in_channels is the
+   * Pixels: squares of so many pixels a side, at most 4, become channels of one smaller picture. Default 1. The network's in_channels is the
    * data's channels times its square.
    */
   patch?: number;

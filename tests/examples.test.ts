@@ -45,3 +45,10 @@ test('03-own-strategy', async () => {
   await example('03-own-strategy');
   expect(printed.length).toBeGreaterThanOrEqual(4);
 });
+
+test('04-sticker', async () => {
+  printed = [];
+  await example('04-sticker');
+  expect(printed.filter((line) => /^[246] \d/.test(line))).toHaveLength(3);
+  expect((await readFile('ghost.gif')).subarray(0, 6).toString()).toBe('GIF89a');
+});
