@@ -349,6 +349,8 @@ describe('the other commands', () => {
       '1',
       '--rounds',
       '1',
+      '--sticker-steps',
+      '2',
       '--threads',
       '1',
     ];

@@ -1,7 +1,7 @@
 // The run folder: what is written, who may write, and what happens when it cannot be.
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFile, readdir, readFile, truncate, writeFile } from 'node:fs/promises';
+import { copyFile, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -243,6 +243,26 @@ describe('a folder that cannot be written', () => {
   test.runIf(process.platform === 'linux')('a place where nobody may write', async () => {
     await expect(allRounds(tinyFederation({ runDir: '/proc/duet' }))).rejects.toMatchObject({
       message: expect.stringMatching(/Cannot make the run folder \/proc\/duet/),
+    });
+  });
+
+  test.each([
+    ['no config.json', 'config.json', undefined, /holds checkpoints but no config.json/],
+    [
+      'no metrics',
+      'metrics.jsonl',
+      undefined,
+      /Expected a line of round 2 in .*metrics.jsonl but found none/,
+    ],
+    ['a line of metrics that is not JSON', 'metrics.jsonl', 'x\n', /metrics\.jsonl/],
+  ])('%s beside checkpoints', async (_, name, text, message) => {
+    const runDir = await temporaryFolder();
+    await allRounds(tinyFederation({ runDir, rounds: 2 }));
+    await rm(join(runDir, name));
+    if (text !== undefined) await writeFile(join(runDir, name), text);
+    await expect(allRounds(tinyFederation({ runDir, rounds: 2, resume: true }))).rejects.toMatchObject({
+      code: 'CORRUPT',
+      message: expect.stringMatching(message),
     });
   });
 

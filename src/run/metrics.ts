@@ -3,7 +3,7 @@
  * resumed from (a later round, half a line) is cut off first.
  */
 
-import { appendDurably, readIfThere, writeAtomic } from './files.js';
+import { appendDurably, parseJson, readIfThere, writeAtomic } from './files.js';
 
 export class MetricsFile<Line extends { number: number }> {
   readonly path: string;
@@ -16,19 +16,14 @@ export class MetricsFile<Line extends { number: number }> {
     return appendDurably(this.path, `${JSON.stringify(line)}\n`);
   }
 
-  /** Complete lines in order; half a line at the end, as a crash leaves it, is not one. */
+  /**
+   * Complete lines in order; half a line at the end, as a crash leaves it, is not one.
+   * @throws DuetError CORRUPT when another line is not JSON
+   */
   async read(): Promise<Line[]> {
     const text = (await readIfThere(this.path)) ?? '';
-    const lines: Line[] = [];
-    for (const line of text.split('\n')) {
-      if (line === '') continue;
-      try {
-        lines.push(JSON.parse(line) as Line);
-      } catch {
-        break;
-      }
-    }
-    return lines;
+    const lines = text.slice(0, text.lastIndexOf('\n') + 1).split('\n');
+    return lines.filter((line) => line !== '').map((line) => parseJson(line, this.path) as Line);
   }
 
   /** Keeps the lines up to and including `number`. */

@@ -99,20 +99,29 @@ export class RunFolder<Line extends { number: number }> {
 
   /**
    * The newest checkpoint that can be read, after cutting the metrics behind it; undefined in a new folder.
-   * @throws DuetError CORRUPT when there are checkpoints but none can be read
+   * @throws DuetError CORRUPT when there are checkpoints but none can be read, or the metrics do not go with it
    */
   async latest(): Promise<(Checkpoint & { round: number; path: string }) | undefined> {
     const rounds = (await this.rounds()).reverse();
     for (const round of rounds) {
       const path = this.checkpointPath(round);
+      let checkpoint: Checkpoint;
       try {
-        const checkpoint = await native.readSafetensors(path);
-        await this.metrics.cutAfter(round);
-        return { ...checkpoint, round, path };
+        checkpoint = await native.readSafetensors(path);
       } catch (error) {
         if (!(error instanceof DuetError) || error.code !== 'CORRUPT') throw error;
         this.damaged.push(`${path}: ${messageOf(error)}`);
+        continue;
       }
+      if (!(await this.metrics.read()).some((line) => line.number === round)) {
+        const { path: file } = this.metrics;
+        throw new DuetError(
+          'CORRUPT',
+          `Expected a line of round ${round} in ${file} but found none; start again in another folder`,
+        );
+      }
+      await this.metrics.cutAfter(round);
+      return { ...checkpoint, round, path };
     }
     if (this.damaged.length > 0) {
       throw new DuetError(
@@ -170,6 +179,13 @@ export class RunFolder<Line extends { number: number }> {
     const now = JSON.parse(JSON.stringify(settings)) as Record<string, unknown>;
     const text = await readIfThere(path);
     if (text === undefined) {
+      const checkpoints = await readdir(join(this.path, 'checkpoints'));
+      if (checkpoints.some((name) => !name.includes('.partial-'))) {
+        throw new DuetError(
+          'CORRUPT',
+          `The folder ${this.path} holds checkpoints but no config.json says of which run; put it back, or choose another folder`,
+        );
+      }
       await writeAtomic(path, `${JSON.stringify({ kind, settings: now, versions: versions() }, null, 2)}\n`);
       return;
     }
