@@ -144,9 +144,15 @@ DenoisingTraining::Prepared DenoisingTraining::prepare(const DenoisingBatch& bat
   const Tensor noisy = arena->empty(clean.shape()), image = arena->empty(clean.shape());
   const bool velocity = options.prediction == Prediction::velocity;
   switch (options.prediction) {
-    case Prediction::epsilon: p.target = noise; break;
-    case Prediction::velocity: p.target = arena->empty(clean.shape()); break;
-    case Prediction::sample: p.target = clean; break;
+    case Prediction::epsilon:
+      p.target = noise;
+      break;
+    case Prediction::velocity:
+      p.target = arena->empty(clean.shape());
+      break;
+    case Prediction::sample:
+      p.target = clean;
+      break;
   }
   for (int64_t i = 0; i < pictures; ++i) {
     const float left = alphas[static_cast<size_t>(p.times[static_cast<size_t>(i / config.frames)])];

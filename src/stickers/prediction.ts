@@ -2,12 +2,14 @@
 
 import type { NoiseSchedule } from './samplers/schedule.js';
 
+/** Every kind of {@link Prediction}. */
+export const PREDICTIONS = ['epsilon', 'velocity', 'sample'] as const;
 /**
+ * What a network predicts:
  * - `epsilon` the noise n (published)
  * - `velocity` sqrt(a) n - sqrt(1 - a) x0 (arXiv 2202.00512, appendix D)
  * - `sample` the clip x0
  */
-export const PREDICTIONS = ['epsilon', 'velocity', 'sample'] as const;
 export type Prediction = (typeof PREDICTIONS)[number];
 
 /** The noise in `noisy`, as samplers take it. */
