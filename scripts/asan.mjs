@@ -1,7 +1,7 @@
 // Runs the test suite against an addon built with address sanitizer (and leak sanitizer).
 //
 //   npm run test:asan                      the whole suite
-//   npm run test:asan -- tests/ops.test.ts   arguments go to vitest
+//   npm run test:asan -- tests/ops   arguments go to vitest
 //
 // The addon is built into build-asan and chosen through DUET_ADDON; the sanitizer's library is
 // preloaded into Node. Reports go to files, because a test runner swallows a worker's last words: a
