@@ -175,9 +175,12 @@ describe.skipIf(reason)('the packed package', () => {
     expect(result.loaded.filter((file) => /vips/.test(file))).toEqual([]);
   });
 
-  test('has the command duet', () => {
+  test('has the command duet', (context) => {
     const command = join(app, 'node_modules/.bin/duet');
-    if (!existsSync(command)) return; // unpacked by hand: npm made no links
+    if (!existsSync(command)) {
+      console.log('skipped: the command duet, the package was unpacked by hand and npm made no links');
+      context.skip();
+    }
     const version = execFileSync(command, ['--version'], { ...options, cwd: app });
     expect(version.trim()).toMatch(/^\d+\.\d+\.\d+/);
   });

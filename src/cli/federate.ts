@@ -127,7 +127,10 @@ function strategyOptions(command: Command): void {
     .optionsGroup('Model and strategy:')
     .option('--adapter-reduction <factor>', 'width of the model / width of its adapters', integer(1), 16)
     .addOption(
-      new Option('--heads <kind>', "use the model folder's head or a new one")
+      new Option(
+        '--heads <kind>',
+        "use the model folder's head or a new one; a head for other answers is always new",
+      )
         .choices(['saved', 'fresh'])
         .default('saved'),
     )
