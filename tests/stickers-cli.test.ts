@@ -70,7 +70,15 @@ describe('train', () => {
     );
     expect(stderr).toMatch(/^step 2\/4 {2}loss \d.*\nstep 4\/4 {2}loss \d/m);
     expect((await readdir(run)).sort()).toEqual(
-      ['checkpoints', 'clips', 'config.json', 'metrics.jsonl', 'pipeline.json', 'vocab.txt'].sort(),
+      [
+        'checkpoints',
+        'clips',
+        'config.json',
+        'data.json',
+        'metrics.jsonl',
+        'pipeline.json',
+        'vocab.txt',
+      ].sort(),
     );
     expect(await readdir(join(run, 'checkpoints'))).toEqual(['step-0000002', 'step-0000004']);
     expect(await metricsOf(run)).toMatchObject([
@@ -246,14 +254,22 @@ describe('generate', () => {
       () => ['--image', join(data, 'captions.jsonl')],
       /Cannot decode the sticker/,
     ],
-    ['too many frames', () => ['--frames', '9'], /Expected 1 to 4 frames \(of the network\) but received 9/],
+    [
+      'too many frames',
+      () => ['--frames', '9'],
+      /between 1 and 4 for frames \(the network has the most\) but received 9/,
+    ],
     ['too many steps', () => ['--steps', '2000'], /between 1 and 1000 for the number of sampling steps/],
     [
       'noise DPM-Solver does not know',
       () => ['--eta', '0.5'],
       /eta 0 for dpm-solver but received 0.5; use ddim/,
     ],
-    ['a huge picture', () => ['--enlarge', '1000'], /between 1 and 8192 for size but received 16000/],
+    [
+      'a huge picture',
+      () => ['--enlarge', '1000'],
+      /between 1 and 8192 for the enlarged side but received 16000/,
+    ],
     [
       'a folder that is not there',
       () => ['--out', join(folder, 'no/a.gif')],
