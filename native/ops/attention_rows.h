@@ -12,25 +12,6 @@
 
 namespace duet::cpu::DUET_ISA {
 
-/// exp(x) to about 2 ulp for x up to a rounding error above 0; exactly 0 below -87.3 and for -infinity; NaN
-/// for NaN. The polynomial is that of logistic().
-inline float expBelowZero(float x) {
-  const float shifted = x * 1.44269504088896f + 12582912.0f;  // round to nearest by the magic number
-  const float n = shifted - 12582912.0f;
-  float r = x - n * 0.693359375f;
-  r = r - n * -2.12194440e-4f;
-  float p = 0.0013836742f;
-  p = p * r + 0.008374899f;
-  p = p * r + 0.041668233f;
-  p = p * r + 0.1666642f;
-  p = p * r + 0.4999999f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const int32_t exponent = static_cast<int32_t>(static_cast<uint32_t>(bitsFromFloat(shifted)) << 23);
-  const float e = x < -87.3f ? 0.0f : floatFromBits(bitsFromFloat(p) + exponent);
-  return x != x ? x : e;
-}
-
 /// Query rows whose scores exist at one time.
 constexpr int64_t kQueryBlock = 48;
 

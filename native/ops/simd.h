@@ -105,13 +105,12 @@ static inline float fastExp(float x) {
   return x != x ? x : inRange;  // NaN stays NaN whatever its bits
 }
 
-/// 1 / (1 + exp(-x)) to about 2 ulp, exactly 0 below -87.3; NaN for NaN. From e = exp(-|x|), whose polynomial
-/// is a least-maximum fit of relative error 2e-9.
-static inline float logistic(float x) {
-  const float a = x < 0.0f ? -x : x;
-  const float shifted = 12582912.0f - a * 1.44269504088896f;  // round to nearest by the magic number
+/// exp(x) to about 2 ulp for x up to a rounding error above 0; exactly 0 below -87.3 and for -infinity; NaN
+/// for NaN. The polynomial is a least-maximum fit of relative error 2e-9.
+static inline float expBelowZero(float x) {
+  const float shifted = x * 1.44269504088896f + 12582912.0f;  // round to nearest by the magic number
   const float n = shifted - 12582912.0f;
-  float r = -a - n * 0.693359375f;
+  float r = x - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
   float p = 0.0013836742f;
   p = p * r + 0.008374899f;
@@ -121,7 +120,13 @@ static inline float logistic(float x) {
   p = p * r + 1.0f;
   p = p * r + 1.0f;
   const int32_t exponent = static_cast<int32_t>(static_cast<uint32_t>(bitsFromFloat(shifted)) << 23);
-  const float e = a > 87.3f ? 0.0f : floatFromBits(bitsFromFloat(p) + exponent);
+  const float e = x < -87.3f ? 0.0f : floatFromBits(bitsFromFloat(p) + exponent);
+  return x != x ? x : e;
+}
+
+/// 1 / (1 + exp(-x)) to about 2 ulp, exactly 0 below -87.3; NaN for NaN. From e = exp(-|x|).
+static inline float logistic(float x) {
+  const float e = expBelowZero(x < 0.0f ? x : -x);
   const float share = 1.0f / (1.0f + e);
   return x < 0.0f ? e * share : share;
 }
