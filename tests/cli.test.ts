@@ -2,7 +2,7 @@
 
 import { copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { againCommand, resumeCommand } from '../src/cli/stopping.js';
 import { native } from '../src/native.js';
 import { drawSmallSet, duet, metricsOf, quickPretraining, quickRun, succeed } from './cli-support.js';
@@ -311,9 +311,9 @@ describe('the other commands', () => {
   });
 
   test('duet info without an addon says why', async () => {
-    process.env.DUET_ADDON = join(folder, 'no.node');
+    vi.stubEnv('DUET_ADDON', join(folder, 'no.node'));
     const { status, stderr } = await duet('info');
-    delete process.env.DUET_ADDON;
+    vi.unstubAllEnvs();
     expect([status, stderr]).toEqual([
       1,
       expect.stringMatching(/Cannot load the native part of duet-train: .*no\.node/),

@@ -49,7 +49,7 @@ uint8_t toByte(float value) {
 uint8_t withoutWhite(int onWhite, int alpha) {
   if (alpha == 0) return 255;
   const int color = (255 * (onWhite - 255 + alpha) + alpha / 2) / alpha;
-  return static_cast<uint8_t>(std::clamp(color, 0, 255));
+  return static_cast<uint8_t>(color < 0 ? 0 : color > 255 ? 255 : color);
 }
 
 }  // namespace

@@ -1,13 +1,25 @@
 #include "nn/embedding.h"
 
+#include <algorithm>
+
 #include "ops/kernels.h"
 
 namespace duet {
+
+namespace {
+
+/// The system maps a wide neighbourhood of every row that is read from a file: of a large vocabulary soon all of
+/// it. So tables larger than this are read a few rows at a time, and their pages given back in between.
+constexpr size_t kLargeTable = size_t{8} << 20;
+constexpr int64_t kRowsOfLargeTable = 4;
+
+}  // namespace
 
 Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, int64_t width) {
   Tape& tape = context.tape;
   std::vector<EmbeddingTerm> terms;
   bool tracked = false;
+  int64_t atOnce = std::max<int64_t>(rows, 1);
   require(width > 0, "Expected embedding tables of at least one column");
   for (const EmbeddingInput& input : inputs) {
     require(input.table->value.columns() == width, "Expected tables of ", width, " columns but ",
@@ -21,11 +33,19 @@ Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, in
     terms.push_back(
         {input.table->f32(), input.index.data(), input.weight.empty() ? nullptr : input.weight.data()});
     tracked = tracked || input.table->trainable;
+    if (input.table->borrowed && input.table->value.bytes() > kLargeTable) atOnce = kRowsOfLargeTable;
   }
   Tensor y = tape.empty({rows, width});
-  backend().embedding.forward(terms.data(), static_cast<int64_t>(terms.size()), y.f32(), rows, width);
-  // The system maps a wide neighbourhood of every row that is touched: of a large vocabulary soon all of it.
-  for (const EmbeddingInput& input : inputs) input.table->dropPages();
+  for (int64_t row = 0; row < rows; row += atOnce) {
+    const int64_t count = std::min(atOnce, rows - row);
+    backend().embedding.forward(terms.data(), static_cast<int64_t>(terms.size()), y.f32() + row * width,
+                                count, width);
+    for (const EmbeddingInput& input : inputs) input.table->dropPages();
+    for (EmbeddingTerm& term : terms) {
+      term.index += count;
+      if (term.weight) term.weight += count;
+    }
+  }
   if (!tape.recording() || !tracked) return {y, -1};
   const Var result = tape.track(y);
   const int made = result.slot;
