@@ -7,9 +7,10 @@
 //
 // PassOrder::merged computes the same numbers with less work. Between 1 and 3 only adapter 1 and the
 // head change, and neither is read by the dual-adapter trunk: without dropout the trunk of 1 and 3 is
-// one pass. Both streams go through the frozen layers as one batch of twice the rows with one
-// backward pass; what lies before the first adapter is computed once. It holds only without dropout
-// and when parameters without a gradient are skipped (otherwise momentum moves adapter 0 in step 2).
+// one pass, kept until its gradient is known. What lies before the first adapter is computed once. It
+// holds only without dropout and when parameters without a gradient are skipped (otherwise momentum
+// moves adapter 0 in step 2). Step 2 goes through the batch a few samples at a time, so that the
+// activations of one and a fraction of a pass are in memory, not of two.
 #include "federated/feddat_step.h"
 
 #include <algorithm>
@@ -21,23 +22,31 @@ namespace duet {
 
 namespace {
 
+/// Some samples of a batch: `first` and those that follow, as many as there are rows of logits.
+struct Samples {
+  const ViltBatch& batch;
+  int64_t first = 0;
+};
+
 struct LossAndGradient {
   double bce = 0, kl = 0;
   Tensor gradient;
 };
 
-/// (BCE * C + T^2 KL) / 2 against the targets and, where given, a teacher's logits.
-LossAndGradient mutualLoss(Arena& arena, const Tensor& logits, const float* targets, const float* teacher,
+/// The share of these samples in (BCE * C + T^2 KL) / 2 of the batch, against the targets and, where given, a
+/// teacher's logits for the same samples.
+LossAndGradient mutualLoss(Arena& arena, const Tensor& logits, const Samples& samples, const float* teacher,
                            float temperature) {
   LossAndGradient result;
-  const int64_t rows = logits.dim(0), classes = logits.dim(1);
+  const int64_t rows = logits.dim(0), classes = logits.dim(1), all = samples.batch.batch;
+  const float* targets = samples.batch.targets.data() + samples.first * classes;
   result.gradient = arena.empty(logits.shape());
   const float share = teacher ? 0.5f : 1.0f;
   result.bce =
-      backend().loss.binary({logits.f32(), targets, rows, classes, share, result.gradient.f32(), false});
+      backend().loss.binary({logits.f32(), targets, rows, classes, all, share, result.gradient.f32(), false});
   if (teacher)
     result.kl = backend().loss.distillation(
-        {logits.f32(), teacher, rows, classes, 1, rows, temperature, share, result.gradient.f32(), true});
+        {logits.f32(), teacher, rows, classes, 1, all, temperature, share, result.gradient.f32(), true});
   return result;
 }
 
@@ -83,8 +92,14 @@ struct HeadPass {
   Tensor dPooled;
 };
 
+/// What is reported of one of the two updates.
+struct Reported {
+  double bce = 0, kl = 0;
+  Tensor logits, pooled;
+};
+
 /// Head forward, loss, head backward; the head's gradients stay in its parameters.
-HeadPass headPass(Training& t, const Tensor& pooled, const ViltBatch& batch, const Tensor& teacher,
+HeadPass headPass(Training& t, const Tensor& pooled, const Samples& samples, const Tensor& teacher,
                   const char* name) {
   HeadPass pass;
   Tape tape(t.arena, true);
@@ -92,7 +107,7 @@ HeadPass headPass(Training& t, const Tensor& pooled, const ViltBatch& batch, con
   const Var input = tape.track(pooled);
   const Var logits = t.model.classify(context, input, t.head);
   pass.logits = logits.value;
-  pass.loss = mutualLoss(*t.arena, pass.logits, batch.targets.data(), teacher.f32(), t.options.temperature);
+  pass.loss = mutualLoss(*t.arena, pass.logits, samples, teacher.f32(), t.options.temperature);
   checkFinite(pass.loss.bce + pass.loss.kl, name);
   tape.give(logits, pass.loss.gradient);
   tape.backward();
@@ -100,83 +115,106 @@ HeadPass headPass(Training& t, const Tensor& pooled, const ViltBatch& batch, con
   return pass;
 }
 
-void fill(StepResult& result, const HeadPass& first, const HeadPass& second) {
+void fill(StepResult& result, const Reported& first, const Reported& second) {
   FedDatLosses l;
-  l.bce1 = first.loss.bce;
-  l.kl1 = first.loss.kl;
+  l.bce1 = first.bce;
+  l.kl1 = first.kl;
   l.loss1 = 0.5 * (l.bce1 + l.kl1);
-  l.bce0 = second.loss.bce;
-  l.kl0 = second.loss.kl;
+  l.bce0 = second.bce;
+  l.kl0 = second.kl;
   l.loss0 = 0.5 * (l.bce0 + l.kl0);
   result.loss = l.loss1;
   result.feddat = l;
 }
 
-StepResult mergedStep(Training& t, const ViltBatch& batch) {
-  StepResult result;
-  ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
-  const int64_t samples = batch.batch;
-  setTrainable(t.all, true);
-  Tape trunk(t.arena, true);
-  Context context = t.context(trunk, 0);
-  const Var pooled = t.model.pooled(context, plan, {AdapterMode::gated, AdapterMode::adapter1});
-  const Tensor pooledAll = pooled.value.rows(0, samples), pooled1 = pooled.value.rows(samples, 2 * samples);
+void keepOutputs(StepResult& result, const Tensor& logitsAll, const Tensor& pooledAll, const Reported& first,
+                 const Reported& second) {
+  result.logitsAll = copyOf(logitsAll);
+  result.logits1 = copyOf(first.logits);
+  result.logits0 = copyOf(second.logits);
+  result.pooledAll = copyOf(pooledAll);
+  result.pooled1 = copyOf(first.pooled);
+  result.pooled0 = copyOf(second.pooled);
+}
 
-  const Tensor logitsAll = logitsOf(t, pooledAll);
-  const HeadPass first = headPass(t, pooled1, batch, logitsAll, "L_1");
-  const double rate1 = t.takeLearningRate();
-  if (t.options.keepGradients) t.keepGradients("update_1.", t.headPart);
-  t.optimizer.update(t.headPart, rate1, ClearGradients::none);
+/// Samples of about as many rows as products need to be fast.
+constexpr int64_t kRowsTogether = 768;
 
-  const HeadPass second = headPass(t, pooledAll, batch, first.logits, "L_0");
-  const double rate0 = t.takeLearningRate();
-  if (t.options.keepGradients) t.keepGradients("update_0.", t.headPart);
-  t.optimizer.update(t.headPart, rate0, ClearGradients::none);
+/// The end of a run of samples that begins with `first`.
+int64_t samplesTogether(const ViltPlan& plan, int64_t first) {
+  const int64_t parts = (plan.rows + kRowsTogether - 1) / kRowsTogether;
+  return std::min(plan.batch, first + (plan.batch + parts - 1) / parts);
+}
 
-  Tensor dPooled = t.arena->empty(pooled.value.shape());
-  std::memcpy(dPooled.raw(), second.dPooled.raw(), second.dPooled.bytes());
-  std::memcpy(dPooled.f32() + second.dPooled.elements(), first.dPooled.raw(), first.dPooled.bytes());
-  trunk.give(pooled, dPooled);
-  dPooled = Tensor{};
-  trunk.backward();
-  if (t.options.keepGradients) {
-    t.keepGradients("update_1.", t.adapter1Part);
-    t.keepGradients("update_0.", t.adapter0Part);
-  }
-  t.optimizer.update(t.adapter1Part, rate1, ClearGradients::none);
-  t.optimizer.update(t.adapter0Part, rate0, ClearGradients::none);
-
-  fill(result, first, second);
-  result.learningRates = {rate1, rate0};
-  result.correct = correctScore(logitsAll, batch.targets);
-  if (t.options.keepOutputs) {
-    result.logitsAll = copyOf(logitsAll);
-    result.logits1 = copyOf(first.logits);
-    result.logits0 = copyOf(second.logits);
-    result.pooledAll = result.pooled0 = copyOf(pooledAll);
-    result.pooled1 = copyOf(pooled1);
+/// Forward, loss and backward of adapter 1, whose gradients and the head's add up over the runs of samples.
+Reported adapter1Passes(Training& t, const ViltBatch& batch, const ViltPlan& plan, const Tensor& start,
+                        const Tensor& logitsAll) {
+  Reported result;
+  result.logits = t.arena->empty(logitsAll.shape());
+  result.pooled = t.arena->empty({plan.batch, t.model.config().hiddenSize});
+  for (int64_t first = 0, end; first < plan.batch; first = end) {
+    end = samplesTogether(plan, first);
+    const ViltPlan part = samplesOf(plan, first, end);
+    const int64_t row = plan.firstRow[static_cast<size_t>(first)];
+    Tape tape(t.arena, true);
+    Context context = t.context(tape, 0);
+    const Var pooled =
+        t.model.pooled(context, part, Var{start.rows(row, row + part.rows), -1}, AdapterMode::adapter1);
+    const HeadPass head = headPass(t, pooled.value, {batch, first}, logitsAll.rows(first, end), "L_1");
+    result.bce += head.loss.bce;
+    result.kl += head.loss.kl;
+    std::memcpy(result.logits.rows(first, end).raw(), head.logits.raw(), head.logits.bytes());
+    std::memcpy(result.pooled.rows(first, end).raw(), pooled.value.raw(), pooled.value.bytes());
+    tape.give(pooled, head.dPooled);
+    tape.backward();
   }
   return result;
 }
 
-/// One forward and backward through the trunk and the head in one adapter mode.
-struct FullPass {
-  HeadPass head;
-  Tensor pooled;
-};
+StepResult mergedStep(Training& t, const ViltBatch& batch) {
+  StepResult result;
+  ViltPlan plan = planBatch(t.model.config(), batch, *t.arena, Padding::drop);
+  setTrainable(t.all, true);
+  Tape trunk(t.arena, true);
+  Context context = t.context(trunk, 0);
+  Var start = t.model.untilAdapters(context, plan);
+  const Var pooled = t.model.pooled(context, plan, start, AdapterMode::gated);
+  const Tensor logitsAll = logitsOf(t, pooled.value);
 
+  const Reported first = adapter1Passes(t, batch, plan, start.value, logitsAll);
+  start = Var{};
+  const double rate1 = t.takeLearningRate();
+  if (t.options.keepGradients) t.keepGradients("update_1.", joined(t.headPart, t.adapter1Part));
+  t.optimizer.update(t.headPart, rate1, ClearGradients::none);
+  t.optimizer.update(t.adapter1Part, rate1, ClearGradients::none);
+
+  const HeadPass head = headPass(t, pooled.value, {batch}, first.logits, "L_0");
+  trunk.give(pooled, head.dPooled);
+  trunk.backward();
+  const double rate0 = t.takeLearningRate();
+  if (t.options.keepGradients) t.keepGradients("update_0.", joined(t.headPart, t.adapter0Part));
+  t.optimizer.update(t.headPart, rate0, ClearGradients::none);
+  t.optimizer.update(t.adapter0Part, rate0, ClearGradients::none);
+
+  const Reported second{head.loss.bce, head.loss.kl, head.logits, pooled.value};
+  fill(result, first, second);
+  result.learningRates = {rate1, rate0};
+  result.correct = correctScore(logitsAll, batch.targets);
+  if (t.options.keepOutputs) keepOutputs(result, logitsAll, pooled.value, first, second);
+  return result;
+}
+
+/// One forward and backward through the trunk and the head in one adapter mode.
 /// @param plan a copy: a pass uses its plan up
-FullPass fullPass(Training& t, ViltPlan plan, const ViltBatch& batch, AdapterMode mode, const Tensor& teacher,
+Reported fullPass(Training& t, ViltPlan plan, const ViltBatch& batch, AdapterMode mode, const Tensor& teacher,
                   int pass, const char* name) {
-  FullPass result;
   Tape trunk(t.arena, true);
   Context context = t.context(trunk, pass);
-  const Var pooled = t.model.pooled(context, plan, {mode});
-  result.pooled = pooled.value;
-  result.head = headPass(t, pooled.value, batch, teacher, name);
-  trunk.give(pooled, result.head.dPooled);
+  const Var pooled = t.model.pooled(context, plan, mode);
+  const HeadPass head = headPass(t, pooled.value, {batch}, teacher, name);
+  trunk.give(pooled, head.dPooled);
   trunk.backward();
-  return result;
+  return {head.loss.bce, head.loss.kl, head.logits, pooled.value};
 }
 
 StepResult publishedStep(Training& t, const ViltBatch& batch) {
@@ -187,7 +225,7 @@ StepResult publishedStep(Training& t, const ViltBatch& batch) {
     Tape tape(t.arena, false);
     Context context = t.context(tape, 0);
     ViltPlan copy = plan;
-    pooledAll = t.model.pooled(context, copy, {AdapterMode::gated}).value;
+    pooledAll = t.model.pooled(context, copy, AdapterMode::gated).value;
   }
   const Tensor logitsAll = logitsOf(t, pooledAll);
 
@@ -201,24 +239,17 @@ StepResult publishedStep(Training& t, const ViltBatch& batch) {
   };
   setTrainable(t.all, true);
   setTrainable(t.adapter0Part, false);
-  const FullPass first = fullPass(t, plan, batch, AdapterMode::adapter1, logitsAll, 1, "L_1");
+  const Reported first = fullPass(t, plan, batch, AdapterMode::adapter1, logitsAll, 1, "L_1");
   update("update_1.");
   setTrainable(t.adapter0Part, true);
   setTrainable(t.adapter1Part, false);
-  const FullPass second = fullPass(t, plan, batch, AdapterMode::gated, first.head.logits, 2, "L_0");
+  const Reported second = fullPass(t, plan, batch, AdapterMode::gated, first.logits, 2, "L_0");
   update("update_0.");
   setTrainable(t.adapter1Part, true);
 
-  fill(result, first.head, second.head);
+  fill(result, first, second);
   result.correct = correctScore(logitsAll, batch.targets);
-  if (t.options.keepOutputs) {
-    result.logitsAll = copyOf(logitsAll);
-    result.logits1 = copyOf(first.head.logits);
-    result.logits0 = copyOf(second.head.logits);
-    result.pooledAll = copyOf(pooledAll);
-    result.pooled1 = copyOf(first.pooled);
-    result.pooled0 = copyOf(second.pooled);
-  }
+  if (t.options.keepOutputs) keepOutputs(result, logitsAll, pooledAll, first, second);
   return result;
 }
 
@@ -323,9 +354,9 @@ StepResult plainStep(Training& t, const ViltBatch& batch) {
   Tape tape(t.arena, true);
   Context context = t.context(tape, 0);
   const AdapterMode mode = t.options.method == Method::full ? AdapterMode::none : t.options.adapter;
-  const Var pooled = t.model.pooled(context, plan, {mode});
+  const Var pooled = t.model.pooled(context, plan, mode);
   const Var logits = t.model.classify(context, pooled, t.head);
-  const LossAndGradient loss = mutualLoss(*t.arena, logits.value, batch.targets.data(), nullptr, 1.0f);
+  const LossAndGradient loss = mutualLoss(*t.arena, logits.value, {batch}, nullptr, 1.0f);
   checkFinite(loss.bce, "the loss");
   result.correct = correctScore(logits.value, batch.targets);
   tape.give(logits, loss.gradient);

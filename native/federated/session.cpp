@@ -167,7 +167,7 @@ std::vector<float> Session::evaluate(const ViltBatch& batch, const std::string& 
   ViltPlan plan = planBatch(s.model.config(), batch, *s.arena, Padding::drop);
   Tape tape(s.arena, false);
   Context context{tape, s.compute(), false, 0, 0};
-  const Tensor logits = s.model.classify(context, s.model.pooled(context, plan, {mode}), head).value;
+  const Tensor logits = s.model.classify(context, s.model.pooled(context, plan, mode), head).value;
   return {logits.f32(), logits.f32() + logits.elements()};
 }
 

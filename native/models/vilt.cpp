@@ -12,30 +12,23 @@ namespace {
 
 constexpr float kHeadEpsilon = 1e-5f;
 
-std::shared_ptr<AttentionLayout> layoutOf(const ViltPlan& plan, int64_t heads, int64_t streams,
-                                          bool pooledOnly) {
-  auto layout = std::make_shared<AttentionLayout>();
-  layout->heads = heads;
-  for (int64_t stream = 0; stream < streams; ++stream) {
-    const int64_t base = stream * plan.rows;
-    for (int64_t s = 0; s < plan.batch; ++s) {
-      const auto i = static_cast<size_t>(s);
-      const int64_t begin = base + plan.firstRow[i], end = base + plan.endRow[i];
-      const int64_t query = stream * plan.batch + s;
-      layout->spans.push_back(pooledOnly ? AttentionSpan{query, query + 1, begin, end}
-                                         : AttentionSpan{begin, end, begin, end});
-    }
-    layout->keyMask.insert(layout->keyMask.end(), plan.keyMask.begin(), plan.keyMask.end());
-  }
-  return layout;
+/// The first rows of all samples.
+std::shared_ptr<std::vector<int32_t>> firstRows(const ViltPlan& plan) {
+  auto rows = std::make_shared<std::vector<int32_t>>();
+  for (int64_t first : plan.firstRow) rows->push_back(static_cast<int32_t>(first));
+  return rows;
 }
 
-/// The first rows of all samples of all streams.
-std::shared_ptr<std::vector<int32_t>> firstRows(const ViltPlan& plan, int64_t streams) {
-  auto rows = std::make_shared<std::vector<int32_t>>();
-  for (int64_t stream = 0; stream < streams; ++stream)
-    for (int64_t first : plan.firstRow) rows->push_back(static_cast<int32_t>(stream * plan.rows + first));
-  return rows;
+std::shared_ptr<AttentionLayout> layoutOf(const ViltPlan& plan, int64_t heads, bool pooledOnly) {
+  auto layout = std::make_shared<AttentionLayout>();
+  layout->heads = heads;
+  for (int64_t s = 0; s < plan.batch; ++s) {
+    const int64_t begin = plan.firstRow[static_cast<size_t>(s)], end = plan.endRow[static_cast<size_t>(s)];
+    layout->spans.push_back(pooledOnly ? AttentionSpan{s, s + 1, begin, end}
+                                       : AttentionSpan{begin, end, begin, end});
+  }
+  layout->keyMask = plan.keyMask;
+  return layout;
 }
 
 }  // namespace
@@ -99,35 +92,28 @@ Var Vilt::block(Context& c, ViltLayer& layer, const Var& x, std::shared_ptr<cons
   return add(c, dropout(c, y, drop), h);
 }
 
-Var Vilt::adaptStreams(Context& c, ViltLayer& layer, const Var& x, const std::vector<AdapterMode>& streams,
-                       bool fanOut) {
-  const int64_t rows = x.value.rowCount() / (fanOut ? 1 : static_cast<int64_t>(streams.size()));
-  std::vector<AdapterGroup> groups;
-  for (size_t i = 0; i < streams.size(); ++i) {
-    AdapterGroup group{fanOut ? 0 : static_cast<int64_t>(i) * rows, static_cast<int64_t>(i) * rows, rows, {}};
-    if (streams[i] == AdapterMode::gated)
-      group.branches = {{&layer.adapters[0], 0.5f}, {&layer.adapters[2], 0.5f}};
-    else
-      group.branches = {{&layer.adapters[streams[i] == AdapterMode::adapter0 ? 0 : 1], 1.0f}};
-    groups.push_back(std::move(group));
-  }
-  return adapt(c, x, nullptr, groups, rows * static_cast<int64_t>(streams.size()));
+Var Vilt::adaptRows(Context& c, ViltLayer& layer, const Var& x, AdapterMode mode) {
+  require(adapters_, "The model has no adapters; add them first");
+  if (mode == AdapterMode::gated)
+    return adapt(c, x, nullptr, {{&layer.adapters[0], 0.5f}, {&layer.adapters[2], 0.5f}});
+  return adapt(c, x, nullptr, {{&layer.adapters[mode == AdapterMode::adapter0 ? 0 : 1], 1.0f}});
 }
 
-Var Vilt::pooled(Context& c, ViltPlan& plan, const std::vector<AdapterMode>& streams) {
-  const bool adapting = streams[0] != AdapterMode::none;
-  require(!adapting || adapters_, "The model has no adapters; add them first");
-  require(adapting || streams.size() == 1, "Several streams need adapters");
-  int64_t copies = 1;
-  Var x = embedBatch(c, plan);
+Var Vilt::untilAdapters(Context& c, ViltPlan& plan) {
+  const Var x = embedBatch(c, plan);
+  if (layers_.size() == 1) return x;
+  return block(c, *layers_[0], x, layoutOf(plan, config_.heads, false), nullptr);
+}
+
+Var Vilt::pooled(Context& c, const ViltPlan& plan, Var x, AdapterMode mode) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const bool last = i + 1 == layers_.size();
-    const auto only = last ? firstRows(plan, copies) : nullptr;
-    x = block(c, *layers_[i], x, layoutOf(plan, config_.heads, copies, last), only);
-    if (!adapting) continue;
-    const auto wanted = static_cast<int64_t>(streams.size());
-    x = adaptStreams(c, *layers_[i], x, streams, copies != wanted);
-    copies = wanted;
+    if (last) {
+      x = block(c, *layers_[i], x, layoutOf(plan, config_.heads, true), firstRows(plan));
+    } else if (i > 0) {
+      x = block(c, *layers_[i], x, layoutOf(plan, config_.heads, false), nullptr);
+    }
+    if (mode != AdapterMode::none) x = adaptRows(c, *layers_[i], x, mode);
   }
   return pool(c, layerNorm(c, x, norm_, normBias_, config_.layerNormEps));
 }
@@ -137,13 +123,12 @@ Var Vilt::pool(Context& c, const Var& normalised) {
 }
 
 std::vector<Tensor> Vilt::hiddenStates(Context& c, ViltPlan& plan, AdapterMode mode) {
-  require(mode == AdapterMode::none || adapters_, "The model has no adapters; add them first");
   std::vector<Tensor> states;
   Var x = embedBatch(c, plan);
   states.push_back(x.value);
   for (auto& layer : layers_) {
-    x = block(c, *layer, x, layoutOf(plan, config_.heads, 1, false), nullptr);
-    if (mode != AdapterMode::none) x = adaptStreams(c, *layer, x, {mode}, false);
+    x = block(c, *layer, x, layoutOf(plan, config_.heads, false), nullptr);
+    if (mode != AdapterMode::none) x = adaptRows(c, *layer, x, mode);
     states.push_back(x.value);
   }
   states.push_back(layerNorm(c, x, norm_, normBias_, config_.layerNormEps).value);

@@ -1,10 +1,6 @@
 // ViLT (Kim et al., arXiv 2102.03334) exactly as Hugging Face's ViltModel, with FedDAT's bottleneck
 // adapters after every feed-forward block and one classification head a task. Forward code only:
 // gradients come from the tape.
-//
-// Streams: a batch can run through several adapter settings at once (the gated one and adapter 1).
-// What lies before the first adapter is computed once; from there on the streams' rows go through
-// the frozen layers together.
 #pragma once
 
 #include <map>
@@ -61,9 +57,14 @@ class Vilt {
   ViltHead& head(const std::string& task);
   std::vector<ViltLayer*> layers();
 
-  /// tanh-pooled first text token of every sample, stream after stream: (streams * B) x D, f32.
-  /// Uses the plan up: its pixels are freed as soon as they are embedded.
-  Var pooled(Context& context, ViltPlan& plan, const std::vector<AdapterMode>& streams);
+  /// What is the same for every adapter: embeddings and the layers before the first adapter, plan.rows x D.
+  /// Uses the plan's pixels up: they are freed as soon as they are embedded.
+  Var untilAdapters(Context& context, ViltPlan& plan);
+  /// @param x rows of `untilAdapters` @returns tanh-pooled first text token of every sample, B x D, f32
+  Var pooled(Context& context, const ViltPlan& plan, Var x, AdapterMode mode);
+  Var pooled(Context& context, ViltPlan& plan, AdapterMode mode) {
+    return pooled(context, plan, untilAdapters(context, plan), mode);
+  }
   /// Embedding output and every layer's output, all tokens; the last entry is after the final norm.
   std::vector<Tensor> hiddenStates(Context& context, ViltPlan& plan, AdapterMode mode);
   /// @param pooled N x D @returns logits N x classes
@@ -76,8 +77,7 @@ class Vilt {
   Var embedBatch(Context& context, ViltPlan& plan);
   Var block(Context& context, ViltLayer& layer, const Var& x, std::shared_ptr<const AttentionLayout> layout,
             const std::shared_ptr<std::vector<int32_t>>& only);
-  Var adaptStreams(Context& context, ViltLayer& layer, const Var& x, const std::vector<AdapterMode>& streams,
-                   bool fanOut);
+  Var adaptRows(Context& context, ViltLayer& layer, const Var& x, AdapterMode mode);
   void name(const std::string& name, Parameter& parameter, const Shape& shape, int64_t firstRow = 0);
   void make(const std::string& name, Parameter& parameter, const Shape& shape, float deviation, uint64_t seed,
             float constant = 0.0f);

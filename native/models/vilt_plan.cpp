@@ -7,6 +7,8 @@ namespace duet {
 namespace {
 
 constexpr int64_t kRowUnit = 8;
+
+int64_t wholeUnits(int64_t rows) { return (rows + kRowUnit - 1) / kRowUnit * kRowUnit; }
 constexpr int32_t kImageModality = 1;
 
 void checkBatch(const ViltConfig& c, const ViltBatch& b) {
@@ -101,7 +103,7 @@ class Builder {
     }
     for (int64_t s = 0; s < b_.batch; ++s) addSample(s, most);
     plan_.tokensEach = keep_ ? rows_ / b_.batch : 0;
-    plan_.rows = keep_ ? rows_ : (rows_ + kRowUnit - 1) / kRowUnit * kRowUnit;
+    plan_.rows = keep_ ? rows_ : wholeUnits(rows_);
     while (rows_ < plan_.rows) addRow(-1, true);
     const auto count = static_cast<int64_t>(plan_.patchRow->size());
     const int64_t size = c_.channels * c_.patchSize * c_.patchSize;
@@ -192,6 +194,18 @@ class Builder {
 };
 
 }  // namespace
+
+ViltPlan samplesOf(const ViltPlan& plan, int64_t first, int64_t end) {
+  const int64_t base = plan.firstRow[static_cast<size_t>(first)];
+  ViltPlan part;
+  part.batch = end - first;
+  for (int64_t s = first; s < end; ++s) {
+    part.firstRow.push_back(plan.firstRow[static_cast<size_t>(s)] - base);
+    part.endRow.push_back(plan.endRow[static_cast<size_t>(s)] - base);
+  }
+  part.rows = std::min(wholeUnits(part.endRow.back()), plan.rows - base);
+  return part;
+}
 
 ViltPlan planBatch(const ViltConfig& config, const ViltBatch& batch, Arena& arena, Padding padding) {
   return Builder(config, batch, padding).build(arena);

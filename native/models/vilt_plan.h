@@ -35,6 +35,9 @@ struct ViltPlan {
   std::vector<uint8_t> keyMask;
 };
 
+/// The samples [first, end) of a plan that is embedded already, as rows of their own from `firstRow[first]` of it on.
+ViltPlan samplesOf(const ViltPlan& plan, int64_t first, int64_t end);
+
 /// Checks the batch against the model's sizes and lays it out.
 ViltPlan planBatch(const ViltConfig& config, const ViltBatch& batch, Arena& arena, Padding padding);
 

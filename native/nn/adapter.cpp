@@ -6,7 +6,7 @@ namespace duet {
 
 namespace {
 
-/// The branches of one group as one bottleneck of rank r.
+/// The branches as one bottleneck of rank r.
 struct Stacked {
   Tensor down;      // r x D
   Tensor downBias;  // r
@@ -15,9 +15,9 @@ struct Stacked {
   int64_t rank = 0;
 };
 
-Stacked stack(Tape& tape, const AdapterGroup& group, int64_t width) {
+Stacked stack(Tape& tape, const std::vector<AdapterBranch>& branches, int64_t width) {
   Stacked s;
-  for (const AdapterBranch& branch : group.branches) {
+  for (const AdapterBranch& branch : branches) {
     const Adapter& a = *branch.adapter;
     require(a.downWeight.value.shape().rank() == 2 && a.upWeight.value.shape().rank() == 2,
             "Expected adapter weights of two dimensions for ", a.downWeight.name);
@@ -36,7 +36,7 @@ Stacked stack(Tape& tape, const AdapterGroup& group, int64_t width) {
   s.up = tape.empty({width, s.rank});
   s.upBias = tape.arena().zeros({width});
   int64_t first = 0;
-  for (const AdapterBranch& branch : group.branches) {
+  for (const AdapterBranch& branch : branches) {
     Adapter& a = *branch.adapter;
     const int64_t rank = a.downWeight.value.dim(0);
     std::memcpy(s.down.f32() + first * width, a.downWeight.f32(), a.downWeight.value.bytes());
@@ -55,7 +55,7 @@ Matrix matrix(const float* data, int64_t stride, bool transposed = false) {
 }
 
 struct Kept {
-  AdapterGroup group;
+  std::vector<AdapterBranch> branches;
   Stacked stacked;
   Tensor hidden;  // rows x r, after relu
 };
@@ -77,16 +77,16 @@ void multiply(int64_t m, int64_t n, int64_t k, Matrix a, Matrix b, float* c, int
   backend().product.multiply(p);
 }
 
-/// Gradients of the trained branches of one group. The gradient of a down projection is dz^T x. Where
+/// Gradients of the trained branches. The gradient of a down projection is dz^T x. Where
 /// x was not kept, x = y - z U^T - 1 u^T gives dz^T x = dz^T y - (dz^T z) U^T - (sum dz) u^T, which needs
 /// two small products instead of a second copy of x.
 void branchGradients(Tape& tape, const Kept& kept, const float* dy, const float* dz, const float* x,
                      const float* y, int64_t width) {
-  const int64_t rows = kept.group.rows, total = kept.stacked.rank;
+  const int64_t rows = kept.hidden.dim(0), total = kept.stacked.rank;
   const float* z = kept.hidden.f32();
   const auto& ops = backend().elementwise;
   int64_t first = 0;
-  for (const AdapterBranch& branch : kept.group.branches) {
+  for (const AdapterBranch& branch : kept.branches) {
     Adapter& a = *branch.adapter;
     const int64_t rank = a.downWeight.value.dim(0);
     bool more;
@@ -126,8 +126,8 @@ void branchGradients(Tape& tape, const Kept& kept, const float* dy, const float*
   }
 }
 
-bool anyTrainable(const AdapterGroup& group) {
-  for (const AdapterBranch& b : group.branches)
+bool anyTrainable(const std::vector<AdapterBranch>& branches) {
+  for (const AdapterBranch& b : branches)
     if (b.adapter->downWeight.trainable || b.adapter->downBias.trainable || b.adapter->upWeight.trainable ||
         b.adapter->upBias.trainable)
       return true;
@@ -136,39 +136,25 @@ bool anyTrainable(const AdapterGroup& group) {
 
 }  // namespace
 
-Var adapt(Context& context, const Var& x, const Var* residual, const std::vector<AdapterGroup>& groups,
-          int64_t outRows) {
+Var adapt(Context& context, const Var& x, const Var* residual, std::vector<AdapterBranch> branches) {
   Tape& tape = context.tape;
-  const int64_t width = x.value.columns(), inRows = x.value.rowCount();
+  const int64_t width = x.value.columns(), rows = x.value.rowCount();
   require(!residual || residual->value.elements() == x.value.elements(), "Expected a residual of ",
           x.value.shape().text(), " but received ", residual ? residual->value.shape().text() : "");
-  bool trained = false;
-  int64_t covered = 0;
-  for (const AdapterGroup& group : groups) {
-    require(group.inBegin >= 0 && group.inBegin + group.rows <= inRows && group.outBegin >= 0 &&
-                group.outBegin + group.rows <= outRows,
-            "An adapter group lies outside its ", inRows, " input and ", outRows, " output rows");
-    trained = trained || anyTrainable(group);
-    covered += group.rows;
-  }
+  const bool trained = anyTrainable(branches);
   const bool tracked = tape.recording() && (trained || x.tracked() || (residual && residual->tracked()));
-  const Tensor base = residual ? residual->value : x.value;
-  Tensor y = covered == outRows ? tape.empty({outRows, width}) : tape.arena().zeros({outRows, width});
-  auto kept = std::make_shared<std::vector<Kept>>();
-  for (const AdapterGroup& group : groups) {
-    Kept k{group, stack(tape, group, width), tape.empty({group.rows, 0})};
-    const int64_t rank = k.stacked.rank;
-    k.hidden = tape.empty({group.rows, rank});
-    multiply(group.rows, rank, width, matrix(x.value.f32() + group.inBegin * width, width),
-             matrix(k.stacked.down.f32(), width, true), k.hidden.f32(), rank, false,
-             k.stacked.downBias.f32());
-    backend().activation.forward(
-        {k.hidden.raw(), k.hidden.raw(), DType::f32, k.hidden.elements(), Activation::relu});
-    multiply(group.rows, width, rank, matrix(k.hidden.f32(), rank), matrix(k.stacked.up.f32(), rank, true),
-             y.f32() + group.outBegin * width, width, false, k.stacked.upBias.f32(),
-             base.f32() + group.inBegin * width, width);
-    if (tracked) kept->push_back(std::move(k));
-  }
+  Kept kept{std::move(branches), {}, {}};
+  kept.stacked = stack(tape, kept.branches, width);
+  const int64_t rank = kept.stacked.rank;
+  kept.hidden = tape.empty({rows, rank});
+  Tensor y = tape.empty({rows, width});
+  multiply(rows, rank, width, matrix(x.value.f32(), width), matrix(kept.stacked.down.f32(), width, true),
+           kept.hidden.f32(), rank, false, kept.stacked.downBias.f32());
+  backend().activation.forward(
+      {kept.hidden.raw(), kept.hidden.raw(), DType::f32, kept.hidden.elements(), Activation::relu});
+  multiply(rows, width, rank, matrix(kept.hidden.f32(), rank), matrix(kept.stacked.up.f32(), rank, true),
+           y.f32(), width, false, kept.stacked.upBias.f32(), (residual ? residual->value : x.value).f32(),
+           width);
   if (!tracked) return {y, -1};
 
   const Var result = tape.track(y);
@@ -177,49 +163,26 @@ Var adapt(Context& context, const Var& x, const Var* residual, const std::vector
   const Tensor output = !residual && trained ? y : Tensor{};
   const bool apart = residual != nullptr;
   const int xSlot = x.slot, residualSlot = residual ? residual->slot : -1;
-  const Shape shape = x.value.shape();
-  const bool inPlace = !apart && inRows == outRows && groups.size() > 0 && covered == outRows && [&] {
-    for (const AdapterGroup& g : groups)
-      if (g.inBegin != g.outBegin) return false;
-    return true;
-  }();
-  tape.record([&tape, made, kept, input, output, apart, xSlot, residualSlot, shape, width, inPlace] {
+  tape.record([&tape, made, kept, input, output, apart, xSlot, residualSlot, rows, width] {
     Tensor dy = tape.take(made);
     if (!dy.defined()) return;
-    // dx = dy + dz D: written over dy where each row goes back to its own place.
-    Tensor dx;
-    bool through = apart;  // whether dx already holds something to add to
-    if (xSlot >= 0) {
-      if (inPlace) {
-        dx = dy.unique() ? dy : tape.empty(dy.shape());
-        if (!dx.sameStorage(dy)) std::memcpy(dx.raw(), dy.raw(), dy.bytes());
-      } else {
-        dx = tape.arena().zeros(shape);
-      }
-    }
-    Tensor dResidual = apart && residualSlot >= 0 ? tape.arena().zeros(shape) : Tensor{};
-    for (const Kept& k : *kept) {
-      const AdapterGroup& g = k.group;
-      const int64_t rank = k.stacked.rank;
-      const float* dyRows = dy.f32() + g.outBegin * width;
-      Tensor dz = tape.empty({g.rows, rank});
-      multiply(g.rows, rank, width, matrix(dyRows, width), matrix(k.stacked.up.f32(), rank), dz.f32(), rank,
-               false);
-      backend().activation.backward(
-          {k.hidden.raw(), DType::f32, dz.raw(), dz.raw(), DType::f32, dz.elements(), Activation::relu});
-      branchGradients(tape, k, dyRows, dz.f32(), input.defined() ? input.f32() + g.inBegin * width : nullptr,
-                      output.defined() ? output.f32() + g.outBegin * width : nullptr, width);
-      if (dResidual.defined())
-        backend().elementwise.scale(dyRows, 1.0f, dResidual.f32() + g.inBegin * width, g.rows * width, true);
-      if (!dx.defined()) continue;
-      float* dxRows = dx.f32() + g.inBegin * width;
-      if (!inPlace && !through) backend().elementwise.scale(dyRows, 1.0f, dxRows, g.rows * width, true);
-      multiply(g.rows, width, rank, matrix(dz.f32(), rank), matrix(k.stacked.down.f32(), width), dxRows,
-               width, true);
-    }
+    const int64_t rank = kept.stacked.rank;
+    Tensor dz = tape.empty({rows, rank});
+    multiply(rows, rank, width, matrix(dy.f32(), width), matrix(kept.stacked.up.f32(), rank), dz.f32(), rank,
+             false);
+    backend().activation.backward(
+        {kept.hidden.raw(), DType::f32, dz.raw(), dz.raw(), DType::f32, dz.elements(), Activation::relu});
+    branchGradients(tape, kept, dy.f32(), dz.f32(), input.defined() ? input.f32() : nullptr,
+                    output.defined() ? output.f32() : nullptr, width);
+    if (apart) tape.give(residualSlot, dy);
+    if (xSlot < 0) return;
+    // dx = dz D, and + dy where x is its own residual: written over dy.
+    Tensor dx = !apart && dy.unique() ? dy : tape.empty(dy.shape());
+    if (!apart && !dx.sameStorage(dy)) std::memcpy(dx.raw(), dy.raw(), dy.bytes());
     dy = Tensor{};
-    if (dx.defined()) tape.give(xSlot, dx);
-    if (dResidual.defined()) tape.give(residualSlot, dResidual);
+    multiply(rows, width, rank, matrix(dz.f32(), rank), matrix(kept.stacked.down.f32(), width), dx.f32(),
+             width, !apart);
+    tape.give(xSlot, dx);
   });
   return result;
 }

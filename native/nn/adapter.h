@@ -20,18 +20,9 @@ struct AdapterBranch {
   float weight;
 };
 
-/// Rows [inBegin, inBegin + rows) of the input become rows [outBegin, outBegin + rows) of the output
-/// through these branches. Different groups may read the same rows.
-struct AdapterGroup {
-  int64_t inBegin, outBegin, rows;
-  std::vector<AdapterBranch> branches;
-};
-
 /// @param x f32 rows x D, what the bottleneck reads
 /// @param residual what it is added to; null when it is x itself, which is then not kept: backward
 ///   needs D_j^T gradients only through products with y, see adapter.cpp
-/// @param outRows rows of the result; those of no group are zero
-Var adapt(Context& context, const Var& x, const Var* residual, const std::vector<AdapterGroup>& groups,
-          int64_t outRows);
+Var adapt(Context& context, const Var& x, const Var* residual, std::vector<AdapterBranch> branches);
 
 }  // namespace duet

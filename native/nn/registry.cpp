@@ -102,7 +102,7 @@ void runAdapter(Call& c) {
           "Expected 'vilt', 'separate' or 'bert' for attribute 'call' but received '", call, "'");
   std::vector<std::unique_ptr<Adapter>> adapters;
   std::vector<std::vector<std::string>> names;
-  AdapterGroup group{0, 0, 0, {}};
+  std::vector<AdapterBranch> branches;
   const auto add = [&](const std::string& name, float weight) {
     adapters.push_back(std::make_unique<Adapter>());
     Adapter& a = *adapters.back();
@@ -116,24 +116,23 @@ void runAdapter(Call& c) {
       std::memcpy(p->value.raw(), c.input(p->name).raw(), p->value.bytes());
       p->trainable = true;
     }
-    group.branches.push_back({&a, weight});
+    branches.push_back({&a, weight});
   };
   add(c.text("first", "adapter_0"), mode == "single" ? 1.0f : 0.5f);
   if (mode == "gated") add(c.text("second", "adapter_2"), 0.5f);
   const Var x = c.value("x");
-  group.rows = x.value.rowCount();
   const Shape shape = c.input("x").shape();
   if (call == "vilt") {
-    c.finish(adapt(c.context, x, nullptr, {group}, group.rows), shape);
+    c.finish(adapt(c.context, x, nullptr, branches), shape);
   } else {
     const Var residual = c.value("residual");
     if (call == "separate") {
-      c.finish(adapt(c.context, x, &residual, {group}, group.rows), shape);
+      c.finish(adapt(c.context, x, &residual, branches), shape);
     } else {  // ALBEF's text layers: one norm used twice around the adapter
       Parameter &gamma = c.parameter("layerNorm.weight"), &beta = c.parameter("layerNorm.bias");
       const float epsilon = static_cast<float>(c.number("epsilon", 1e-12));
       const Var z = layerNorm(c.context, duet::add(c.context, x, residual), gamma, beta, epsilon);
-      const Var a = adapt(c.context, z, &x, {group}, group.rows);
+      const Var a = adapt(c.context, z, &x, branches);
       c.finish(layerNorm(c.context, duet::add(c.context, a, residual), gamma, beta, epsilon), shape);
     }
   }
@@ -233,8 +232,8 @@ void runDistillation(Call& c) {
     const Tensor& labels = c.input("labels");
     require(labels.shape() == x.shape(), "Expected labels of ", x.shape().text(), " but received ",
             labels.shape().text());
-    loss += share * backend().loss.binary({x.f32(), labels.f32(), x.dim(0), x.elements() / x.dim(0), share,
-                                           gradient.f32(), false});
+    loss += share * backend().loss.binary({x.f32(), labels.f32(), x.dim(0), x.elements() / x.dim(0),
+                                           x.dim(0), share, gradient.f32(), false});
   }
   if (part != "bce") {
     const Tensor& target = c.input("target");

@@ -51,7 +51,7 @@ double distillation(const DistillationLoss& c) {
 
 double binary(const BinaryLoss& c) {
   double total = 0.0;
-  const double share = 1.0 / static_cast<double>(c.rows);
+  const double share = 1.0 / static_cast<double>(c.batch);
   for (int64_t i = 0; i < c.rows * c.classes; ++i) {
     const double x = c.logits[i], y = c.targets[i];
     total += (x > 0.0 ? x : 0.0) - x * y + std::log1p(std::exp(-std::fabs(x)));

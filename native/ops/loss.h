@@ -27,7 +27,8 @@ struct BinaryLoss {
   const float* logits;
   const float* targets;
   int64_t rows, classes;
-  float scale;
+  int64_t batch;  // B
+  float scale;      // of the gradient
   float* gradient;  // or null
   bool accumulate;
 };
