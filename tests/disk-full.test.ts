@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { StickerDataset } from '../src/data/stickers/dataset.js';
+import { LatentSpace } from '../src/stickers/space.js';
 import { generateStickers } from '../src/stickers/synthetic/generate.js';
 import { StickerTrainer } from '../src/stickers/trainer.js';
 import {
@@ -17,6 +18,7 @@ import {
   withoutTiming,
 } from './federation-support.js';
 import { allSteps, lastWeights, tinyNetwork, withoutMetrics } from './sticker-support.js';
+import { autoencoderFolder } from './support/encoder-folders.js';
 
 const place = await mkdtemp(join(tmpdir(), 'duet-full-'));
 const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=32m', 'tmpfs', place], { encoding: 'utf8' });
@@ -118,6 +120,19 @@ describe.skipIf(reason)('when the disk is full', () => {
     expect((await data.prepare()).size).toBe(16);
     expect(data.cacheProblem).toMatch(/no longer kept in .*clips: ENOSPC/);
     await rm(filler);
+  });
+
+  test('nor does a full cache of latents', async () => {
+    const cache = join(place, 'clips');
+    const space = await LatentSpace.open(await autoencoderFolder(), { threads: 1, cache });
+    const shape = { clips: 1, frames: 1, height: 16, width: 16 };
+    const clip = { values: new Float32Array(3 * 16 * 16), fingerprints: ['grey'] };
+    const enter = () => space.enter(clip, shape, (length) => new Float32Array(length));
+    await fill(filler);
+    expect((await enter()).every(Number.isFinite)).toBe(true);
+    expect(space.cacheProblem).toMatch(/^Latents are no longer kept in .*clips: ENOSPC/);
+    await rm(filler);
+    space.dispose();
   });
 
   test('a model is not half saved', async () => {

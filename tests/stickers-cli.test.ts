@@ -122,7 +122,14 @@ describe('train', () => {
       ...['--autoencoder', await autoencoderFolder(), '--text-encoder', await encoderFolder('clip')],
       ...['--t5-encoder', await encoderFolder('t5'), '--patch', '1', '--steps', '1'],
     ];
-    await succeed(...train('frozen', ...frozen).filter((word) => word !== '--alpha'));
+    const args = train('frozen', ...frozen).filter((word) => word !== '--alpha');
+    await succeed(...args);
+    const kept = (await readdir(join(folder, 'frozen/clips'))).map((name) => name.replace(/.*\./, ''));
+    expect(new Set(kept)).toEqual(new Set(['clip', 'latents']));
+    const again = args.map((word) => word.replace(/\/frozen$/, '/frozen-again'));
+    const { stderr } = await succeed(...again, '--cache', '/dev/null/clips');
+    for (const what of ['Decoded frames', 'Latents'])
+      expect(stderr.split(`${what} are no longer kept in /dev/null/clips: `)).toHaveLength(2);
     const { settings } = JSON.parse(await readFile(join(folder, 'frozen/config.json'), 'utf8'));
     expect(settings.network).toMatchObject({ in_channels: 2, cross_attention_dim: 12, t5_dim: 10 });
     const out = join(folder, 'frozen.webp');

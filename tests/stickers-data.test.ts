@@ -336,10 +336,13 @@ describe('clips and batches', () => {
     const bytes = await readFile(damaged);
     bytes[bytes.length - 1]! ^= 1;
     await writeFile(damaged, bytes);
+    const foreign = await readFile(join(cache, files[3]!));
+    await writeFile(join(cache, files[4]!), foreign);
     await writeFile(join(cache, files[1]!), bytes.subarray(0, 50));
     await writeFile(join(cache, files[2]!), '');
     expect(await clips()).toEqual(first);
     expect(await readFile(damaged)).not.toEqual(bytes);
+    expect(await readFile(join(cache, files[4]!))).not.toEqual(foreign);
   });
 
   test('a sticker that changes is decoded again; a cache that cannot be written costs nothing', async () => {
@@ -354,6 +357,9 @@ describe('clips and batches', () => {
     await rm(cache, { recursive: true });
     expect((await clipNamed(dataset, 'n9')).frames).toBe(4);
     expect(dataset.cacheProblem).toMatch(/Decoded frames are no longer kept in .*: ENOENT/);
+    const nowhere = await load({ cache: '/dev/null/clips' });
+    expect((await clipNamed(nowhere, 'n9')).frames).toBe(4);
+    expect(nowhere.cacheProblem).toMatch(/Decoded frames are no longer kept in \/dev\/null\/clips: /);
   });
 });
 

@@ -1,8 +1,8 @@
 // Sticker trainings beside frozen parts: latents of an autoencoder, texts of CLIP, BERT and T5. All of them tiny, with drawn weights.
 
-import { cp, readFile, writeFile } from 'node:fs/promises';
+import { cp, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
-import { beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { StickerDataset } from '../src/data/stickers/dataset.js';
 import { AutoencoderKl } from '../src/models/autoencoder.js';
 import { FrozenTextEncoder } from '../src/models/text-encoder.js';
@@ -94,6 +94,54 @@ describe('latents of an autoencoder', () => {
       for (const [i, x] of latents.entries()) expect(x).toBeCloseTo(expected[i]!, 5);
     }
     space.dispose();
+  });
+
+  test('are kept on disk: a clip is encoded once over all runs, damaged and foreign files are made again', async () => {
+    const cache = join(await temporaryFolder(), 'clips');
+    const batch = await data.batch(data.samples.slice(0, 3));
+    const shape = { clips: 3, frames: 4, height: 16, width: 16 };
+    const encode = vi.spyOn(AutoencoderKl.prototype, 'moments');
+    const enter = async (changes: Parameters<typeof LatentSpace.open>[1] = {}, from = autoencoder) => {
+      encode.mockClear();
+      const space = await LatentSpace.open(from, { threads: 1, cache, ...changes });
+      const latents = await space.enter(batch!, shape, (length) => new Float32Array(length).fill(1));
+      const { cacheProblem } = space;
+      space.dispose();
+      return { latents, encoded: encode.mock.calls.length, cacheProblem };
+    };
+    const { latents } = await enter({ cache: undefined });
+    expect(await enter()).toEqual({ latents, encoded: 3, cacheProblem: undefined });
+    const files = (await readdir(cache)).map((name) => join(cache, name));
+    expect(files.map((name) => name.endsWith('.latents'))).toEqual([true, true, true]);
+    expect(await enter()).toEqual({ latents, encoded: 0, cacheProblem: undefined });
+    const damaged = await readFile(files[0]!);
+    damaged[damaged.length - 3]! ^= 1;
+    await writeFile(files[0]!, damaged);
+    await cp(files[2]!, files[1]!);
+    expect(await enter()).toMatchObject({ latents, encoded: 2 });
+    expect(await enter()).toMatchObject({ latents, encoded: 0 });
+    const other = await autoencoderFolder({ scaling_factor: 0.25 });
+    expect((await enter({}, other)).encoded).toBe(3);
+    expect((await enter({ threads: 2 })).encoded).toBe(3);
+    expect(await enter({ cache: '/dev/null/clips' })).toMatchObject({
+      latents,
+      encoded: 3,
+      cacheProblem: expect.stringMatching(/^Latents are no longer kept in \/dev\/null\/clips: /),
+    });
+    encode.mockRestore();
+  });
+
+  test('a second training takes them from the cache of the data, with the same bits', async () => {
+    const cache = join(await temporaryFolder(), 'clips');
+    const cached = await StickerDataset.fromFolder(join(folder, 'drawn'), { frames: 4, size: 16, cache });
+    const encode = vi.spyOn(AutoencoderKl.prototype, 'moments');
+    const first = await allSteps(trainer({ ...options(), data: cached }));
+    expect(encode).toHaveBeenCalled();
+    encode.mockClear();
+    const second = await allSteps(trainer({ ...options(), data: cached }));
+    expect(encode).not.toHaveBeenCalled();
+    expect(withoutMetrics(second)).toEqual(withoutMetrics(first));
+    encode.mockRestore();
   });
 
   test('become stickers again; given frames come back exactly', async () => {

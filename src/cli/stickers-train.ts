@@ -15,6 +15,7 @@ import type { Curriculum } from '../stickers/curriculum/curriculum.js';
 import { KEY_FRAME_METHODS, type KeyFrameMethod } from '../stickers/key-frames.js';
 import { memoryTable } from '../stickers/memory-plan.js';
 import { PREDICTIONS, type Prediction } from '../stickers/prediction.js';
+import type { Space } from '../stickers/space.js';
 import { StickerTrainer } from '../stickers/trainer.js';
 import {
   type ComputeFlags,
@@ -130,7 +131,7 @@ export function stickersTrainCommand(): Command {
     .option('--held-out <share>', 'share of the stickers that is not trained on, chosen by name', share, 0.1)
     .option('--caption-field <name>', 'field of captions.jsonl (default: caption, caption_en or text)')
     .option('--word-drop <share>', 'chance of each caption word to become #', share, 21 / 101)
-    .option('--cache <dir>', 'folder for decoded clips (default: in the run folder)')
+    .option('--cache <dir>', 'folder for decoded clips and latents (default: in the run folder)')
     .optionsGroup('Tasks:')
     .addOption(
       new Option('--curriculum <name>', 'how tasks are weighed over the training')
@@ -218,11 +219,13 @@ export async function trainStickers(
   });
   let begun = performance.now();
   let from = 0;
+  let space: Space | undefined;
   const steps = trainer.run({
     signal,
     onReady: (start) => {
       for (const lost of trainer.damaged) progress.note(`not readable, left out: ${lost}`);
       progress.note(memoryTable(start.plan));
+      space = start.parts.space;
       [begun, from] = [performance.now(), start.from];
       if (from > 0) progress.note(`continuing after step ${from}`);
     },
@@ -234,6 +237,10 @@ export async function trainStickers(
       `step ${step.number}/${step.steps}  loss ${step.loss.toFixed(4)}  ${step.tasks.map(({ task }) => task).join(' ')}  ${seconds.toFixed(2)} s a step  about ${left} left`,
     );
     if (step.metrics) progress.note(stickerLine(step.metrics, step.steps));
+    if (space?.cacheProblem !== undefined) {
+      progress.note(space.cacheProblem);
+      space = undefined;
+    }
   }
 }
 

@@ -64,10 +64,15 @@ const CAPTION_ENCODER = { num_layers: 2, num_heads: 4 };
 
 /**
  * Opens everything.
- * @param source captions to make a vocabulary from, or the run folder that has one
+ * @param settings with captions to make a vocabulary from, or the run folder that has one; `cache`: folder for latents
  */
 export async function openParts(
-  settings: PipelineSettings & { seed?: number; captions?: readonly string[]; runDir?: string },
+  settings: PipelineSettings & {
+    seed?: number;
+    captions?: readonly string[];
+    runDir?: string;
+    cache?: string | undefined;
+  },
 ): Promise<Parts> {
   const { network: config, seed = 0, compute, threads, device } = settings;
   const opened: { dispose(): void }[] = [];
@@ -129,8 +134,9 @@ async function openText(
   return new CaptionText(vocabulary, CaptionText.lengthFor(vocabulary, captions ?? []));
 }
 
-async function openSpace({ space, patch, channels, compute, threads }: PipelineSettings): Promise<Space> {
+async function openSpace(settings: PipelineSettings & { cache?: string | undefined }): Promise<Space> {
+  const { space, patch, channels, compute, threads, cache } = settings;
   return space === 'pixels'
     ? new PixelSpace(channels, patch)
-    : LatentSpace.open(space.autoencoder, { compute, threads });
+    : LatentSpace.open(space.autoencoder, { compute, threads, cache });
 }

@@ -199,18 +199,8 @@ export class StickerPipeline {
     const values = new Float32Array(clips * (input.known[0]?.values.length ?? 0));
     for (const [index, known] of input.known.entries()) values.set(known.values, index * known.values.length);
     const shape = { clips, frames: all, height: size, width: size };
-    const samples = input.known.map((_, index) => ({
-      name: `${index}`,
-      path: '',
-      caption: '',
-    }));
     // The mean of an autoencoder's distribution: no noise.
-    const latents = await space.enter(
-      { values, samples },
-      shape,
-      (length) => new Float32Array(length),
-      signal,
-    );
+    const latents = await space.enter({ values }, shape, (length) => new Float32Array(length), signal);
     const frameMask = Uint8Array.from({ length: clips * all }, (_, i) =>
       i % all < (input.frames[Math.floor(i / all)] as number) ? 1 : 0,
     );

@@ -1,6 +1,6 @@
 /** The space the network works in. */
 
-import type { StickerBatch } from '../data/stickers/dataset.js';
+import { DiskCache } from '../data/disk-cache.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { AutoencoderKl } from '../models/autoencoder.js';
 import { native } from '../native.js';
@@ -15,6 +15,14 @@ export interface SpaceShape {
   width: number;
 }
 
+/** What of a batch of clips enters a space. */
+export interface EnteringClips {
+  /** [B, channels, frames, height, width] in [-1, 1] */
+  values: Float32Array;
+  /** Of the clips' pixels; of what has none nothing is kept. */
+  fingerprints?: readonly string[];
+}
+
 /**
  * The space the network works in: the pixels themselves (3 or 4 channels, for small sizes and without an
  * autoencoder), or the latents of a frozen autoencoder, of which each clip is encoded once and sampled anew whenever
@@ -26,12 +34,12 @@ export interface Space {
   /** Pixels of a picture for one of the network's, along each side. */
   readonly reduction: number;
   /**
-   * What the network learns from. Clips of a path are encoded once; those of an empty one each time.
+   * What the network learns from. Clips with a fingerprint are encoded once.
    * @param noise normal draws, as many as the result has; only spaces that sample look at them
    * @returns [B, channels, frames, h, w]
    */
   enter(
-    batch: Pick<StickerBatch, 'values' | 'samples'>,
+    batch: EnteringClips,
     shape: SpaceShape,
     noise: (length: number) => Float32Array,
     signal?: AbortSignal,
@@ -40,6 +48,8 @@ export interface Space {
   leave(values: Float32Array, shape: SpaceShape, signal?: AbortSignal): Promise<Float32Array>;
   /** Names what decides the numbers; a resumed run must have the same. */
   fingerprint(): Promise<string>;
+  /** Why encoded clips are no longer kept on disk; undefined while they are, and where none are. */
+  readonly cacheProblem: string | undefined;
   /** Frees the native memory. */
   dispose(): void;
 }
@@ -51,6 +61,7 @@ export interface Space {
 export class PixelSpace implements Space {
   readonly channels: number;
   readonly reduction: number;
+  readonly cacheProblem = undefined;
   readonly #pixelChannels: 3 | 4;
 
   constructor(channels: 3 | 4, patch = 1) {
@@ -59,7 +70,7 @@ export class PixelSpace implements Space {
     this.reduction = patch;
   }
 
-  async enter(batch: Pick<StickerBatch, 'values'>, shape: SpaceShape): Promise<Float32Array> {
+  async enter(batch: EnteringClips, shape: SpaceShape): Promise<Float32Array> {
     return this.#moved(batch.values, shape, (out, values, patched, plain) => {
       out[patched] = values[plain] as number;
     });
@@ -105,28 +116,50 @@ export class PixelSpace implements Space {
   }
 }
 
+/** Changes when the same clip and autoencoder would give other latents. */
+const FORMAT = 1;
+
+/** How a space of latents is opened. */
+export interface LatentSpaceOptions {
+  compute?: 'fp32' | 'bf16';
+  threads?: number;
+  /** Of encoded clips that are kept in memory; default 1 GiB. */
+  cacheBytes?: number;
+  /** Folder for encoded clips. Without it they are only kept in memory. */
+  cache?: string | undefined;
+}
+
 export class LatentSpace implements Space {
   readonly channels: number;
   readonly reduction: number;
   readonly #autoencoder: AutoencoderKl;
   readonly #cacheBytes: number;
+  readonly #files: DiskCache | undefined;
+  /** What decides the bits of latents besides the clip. */
+  readonly #maker: () => Promise<unknown>;
   readonly #moments = new Map<string, Float32Array>();
+  #fingerprint: Promise<string> | undefined;
   #held = 0;
 
-  private constructor(autoencoder: AutoencoderKl, cacheBytes: number) {
+  private constructor(
+    autoencoder: AutoencoderKl,
+    files: DiskCache | undefined,
+    { compute = 'fp32', threads = 0, cacheBytes = 2 ** 30 }: LatentSpaceOptions,
+  ) {
     this.#autoencoder = autoencoder;
     this.channels = autoencoder.shape.latentChannels;
     this.reduction = autoencoder.reduction;
     this.#cacheBytes = cacheBytes;
+    this.#files = files;
+    this.#maker = async () => [FORMAT, await this.fingerprint(), compute, threads, native.systemInfo()];
   }
 
-  /** @param cacheBytes of encoded clips that are kept; default 1 GiB */
-  static async open(
-    folder: string,
-    options: { compute?: 'fp32' | 'bf16'; threads?: number; cacheBytes?: number } = {},
-  ): Promise<LatentSpace> {
-    const { cacheBytes = 2 ** 30, ...rest } = options;
-    const autoencoder = await AutoencoderKl.fromPretrained(folder, rest);
+  static async open(folder: string, options: LatentSpaceOptions = {}): Promise<LatentSpace> {
+    const { compute, threads, cache } = options;
+    const autoencoder = await AutoencoderKl.fromPretrained(folder, {
+      ...(compute !== undefined && { compute }),
+      ...(threads !== undefined && { threads }),
+    });
     if (autoencoder.shape.inChannels !== 3) {
       autoencoder.dispose();
       throw new DuetError(
@@ -134,32 +167,26 @@ export class LatentSpace implements Space {
         `Expected an autoencoder of RGB pictures in ${folder} but it takes ${autoencoder.shape.inChannels} channels`,
       );
     }
-    return new LatentSpace(autoencoder, cacheBytes);
+    const files = cache === undefined ? undefined : await DiskCache.open(cache, 'Latents', '.latents');
+    return new LatentSpace(autoencoder, files, options);
+  }
+
+  get cacheProblem(): string | undefined {
+    return this.#files?.problem;
   }
 
   async enter(
-    batch: Pick<StickerBatch, 'values' | 'samples'>,
+    { values, fingerprints }: EnteringClips,
     shape: SpaceShape,
     noise: (length: number) => Float32Array,
     signal?: AbortSignal,
   ): Promise<Float32Array> {
-    const each = batch.values.length / shape.clips;
-    const one = { ...shape, clips: 1 };
+    const each = values.length / shape.clips;
     const encoded: Float32Array[] = [];
-    for (const [index, { path }] of batch.samples.entries()) {
+    for (let index = 0; index < shape.clips; index++) {
       throwIfAborted(signal, 'Encoding clips');
-      let moments = this.#moments.get(path);
-      if (!moments) {
-        moments = await this.#autoencoder.moments(
-          batch.values.subarray(index * each, (index + 1) * each),
-          one,
-        );
-        if (path !== '' && this.#held + moments.byteLength <= this.#cacheBytes) {
-          this.#moments.set(path, moments);
-          this.#held += moments.byteLength;
-        }
-      }
-      encoded.push(moments);
+      const clip = values.subarray(index * each, (index + 1) * each);
+      encoded.push(await this.#momentsOf(clip, { ...shape, clips: 1 }, fingerprints?.[index]));
     }
     return this.#sampled(encoded, shape, noise);
   }
@@ -169,11 +196,37 @@ export class LatentSpace implements Space {
   }
 
   fingerprint(): Promise<string> {
-    return this.#autoencoder.fingerprint();
+    this.#fingerprint ??= this.#autoencoder.fingerprint();
+    return this.#fingerprint;
   }
 
   dispose(): void {
     this.#autoencoder.dispose();
+  }
+
+  /** Mean | log-variance of one clip: from memory, the disk, or the autoencoder. */
+  async #momentsOf(values: Float32Array, shape: SpaceShape, fingerprint?: string): Promise<Float32Array> {
+    if (fingerprint === undefined) return this.#autoencoder.moments(values, shape);
+    const name = `${fingerprint} ${shape.frames}x${shape.height}x${shape.width}`;
+    const there = this.#moments.get(name);
+    if (there) return there;
+    const moments = await this.#fromDisk(name, values, shape);
+    if (this.#held + moments.byteLength <= this.#cacheBytes) {
+      this.#moments.set(name, moments);
+      this.#held += moments.byteLength;
+    }
+    return moments;
+  }
+
+  async #fromDisk(name: string, values: Float32Array, shape: SpaceShape): Promise<Float32Array> {
+    if (!this.#files) return this.#autoencoder.moments(values, shape);
+    const key = [name, await this.#maker()];
+    const known = (await this.#files.get(key))?.content;
+    const length = (2 * this.channels * values.length) / (3 * this.reduction ** 2);
+    if (known?.byteLength === 4 * length) return new Float32Array(known.buffer);
+    const moments = await this.#autoencoder.moments(values, shape);
+    await this.#files.put(key, { about: {}, content: new Uint8Array(moments.buffer) });
+    return moments;
   }
 
   /** scaling factor * (mean + deviation * noise), from [frames, c, h, w] of each clip to [B, c, frames, h, w]. */

@@ -79,7 +79,12 @@ export class StickerTrainer {
     let parts: Parts | undefined;
     let folder: RunFolder<StickerMetrics> | undefined;
     try {
-      parts = await openParts({ ...this.#pipeline(), captions, seed: settings.seed });
+      parts = await openParts({
+        ...this.#pipeline(),
+        captions,
+        seed: settings.seed,
+        cache: data.cacheFolder,
+      });
       const { network } = parts;
       this.#checkFit(parts);
       const plan = await this.memoryPlan(parts); // refuses sizes the network cannot take

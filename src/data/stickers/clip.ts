@@ -1,5 +1,6 @@
 /** From an animation to the clip the network is trained on; `ClipSpec` says how. */
 
+import { createHash } from 'node:crypto';
 import { native } from '../../native.js';
 import { type Animation, pickFrames } from '../../stickers/animation.js';
 import { type KeyFrameMethod, keyFrames } from '../../stickers/key-frames.js';
@@ -33,6 +34,8 @@ export interface Clip {
   frames: number;
   /** How long the whole animation takes. */
   durationMs: number;
+  /** SHA-256 of sizes and pixels: equal for the same clip under another name or in another format. */
+  fingerprint: string;
 }
 
 /** Side of the thumbnails that frames are compared by. */
@@ -54,7 +57,22 @@ export async function clipOf(name: string, animation: Animation, spec: ClipSpec)
   const { rgba, width, height } = pickFrames(animation, positions);
   const resized = await native.resizeRgba(rgba, positions.length, width, height, size, size);
   const strip = await native.compositeOnWhite(resized, channels === 4);
-  return { strip, frames: positions.length, durationMs };
+  return clipOfStrip(strip, positions.length, durationMs, spec);
+}
+
+export function clipOfStrip(
+  strip: Uint8Array,
+  frames: number,
+  durationMs: number,
+  { size, channels }: ClipSpec,
+): Clip {
+  const sizes = `${frames} frames of ${size}x${size}x${channels}\n`;
+  return {
+    strip,
+    frames,
+    durationMs,
+    fingerprint: createHash('sha256').update(sizes).update(strip).digest('hex'),
+  };
 }
 
 async function positionsOf(animation: Animation, spec: ClipSpec): Promise<number[]> {

@@ -29,7 +29,7 @@ import { EndlessOrder, rankOf } from './order.js';
  * distances, padding.
  */
 export interface StickerOptions extends Partial<ClipSpec>, CaptionOptions {
-  /** Folder for decoded clips. Without it they are only kept in memory. */
+  /** Folder for decoded clips, and for latents of a training. Without it they are only kept in memory. */
   cache?: string;
   /** Bytes of clips kept in memory. Default 1 GiB. */
   memoryBytes?: number;
@@ -84,6 +84,8 @@ export interface StickerBatch {
   number: number;
   /** Row i of the arrays is sample i. */
   samples: readonly StickerSample[];
+  /** Of the clips' pixels. */
+  fingerprints: readonly string[];
   /** [B, channels, frames, size, size] in [-1, 1]; 0 in frames that are not real */
   values: Float32Array;
   /** [B, frames], 1 on real frames */
@@ -205,6 +207,11 @@ export class StickerDataset {
     return { name: this.name, kept: this.size - bad, skipped: counts, examples };
   }
 
+  /** Where decoded clips are kept on disk. */
+  get cacheFolder(): string | undefined {
+    return this.#shared.cache?.folder;
+  }
+
   /** Why decoded clips are no longer kept on disk; undefined while they are. */
   get cacheProblem(): string | undefined {
     return this.#shared.cache?.problem;
@@ -317,6 +324,7 @@ export class StickerDataset {
     return {
       number,
       samples: samples.filter((_, index) => loaded[index] !== undefined),
+      fingerprints: clips.map(({ fingerprint }) => fingerprint),
       values,
       frameMask,
       realFrames: Math.min(...clips.map((clip) => clip.frames)),
