@@ -341,6 +341,40 @@ describe('evaluate', () => {
     expect(all.stdout).toMatch(/^3 clips/);
   });
 
+  test('what was trained on is left out under other names and in other formats too', async () => {
+    const copied = join(folder, 'copied');
+    await cp(data, copied, { recursive: true });
+    const only = join(folder, 'only-copies');
+    await mkdir(only);
+    const { settings } = JSON.parse(await readFile(join(run, 'config.json'), 'utf8'));
+    const [first, second] = settings.data.stickers;
+    for (const place of [copied, only]) {
+      await cp(join(data, `${first}.webp`), join(place, 'same.webp'));
+      await mkdir(join(place, 'unpacked'));
+      for (let page = 0; page < 6; page++) {
+        const frame = sharp(join(data, `${second}.webp`), { page }).png();
+        await frame.toFile(join(place, 'unpacked', `${page}.png`));
+      }
+      for (const name of ['same', 'unpacked']) await writeFile(join(place, `${name}.txt`), 'another caption');
+    }
+    const { stdout, stderr } = await succeed(...evaluate().with(3, copied));
+    expect(stdout).toMatch(/^2 clips/);
+    expect(stderr).toMatch(
+      /^2 of 4 stickers left out: the run was trained on the same clip under another name, e.g. same$/m,
+    );
+    expect(await fails(evaluate().with(3, only))).toMatch(
+      /Expected stickers in only-copies that the run was not trained on but found none/,
+    );
+    const old = join(folder, 'old');
+    await cp(run, old, { recursive: true });
+    const { fingerprints, ...rest } = JSON.parse(await readFile(join(run, 'data.json'), 'utf8'));
+    expect(Object.keys(fingerprints).sort()).toEqual([...settings.data.stickers].sort());
+    await writeFile(join(old, 'data.json'), JSON.stringify(rest));
+    const byName = await succeed(...evaluate().with(3, copied).with(2, old));
+    expect(byName.stdout).toMatch(/^4 clips/);
+    expect(byName.stderr).toMatch(/does not tell what its stickers show: .* left out by name alone$/m);
+  });
+
   test('folders that cannot be', async () => {
     const bad = join(folder, 'bad');
     await addBadStickers(bad);

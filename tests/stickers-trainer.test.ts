@@ -71,6 +71,20 @@ describe('a training', () => {
     expect(await lines(cut)).toEqual(await lines(whole));
   });
 
+  test('notes what it was trained on, also before it was resumed, without decoding all of it', async () => {
+    const runDir = join(folder, 'noted');
+    const open = () => StickerDataset.fromFolder(join(folder, 'drawn'), { frames: 4, size: 16 });
+    const noted = async () => {
+      await allSteps(trainer({ runDir, data: await open(), steps: 2, resume: true }));
+      return JSON.parse(await readFile(join(runDir, 'data.json'), 'utf8')).fingerprints;
+    };
+    const before = await noted();
+    expect(Object.keys(before).length).toBeGreaterThanOrEqual(4);
+    expect(Object.keys(before).length).toBeLessThan(data.size);
+    expect(data.fingerprints).toMatchObject(before);
+    expect(await noted()).toEqual(before); // decodes nothing
+  });
+
   test('whose newest checkpoint is damaged continues from the one before', async () => {
     const run = join(folder, 'damaged');
     const wanted = await allSteps(trainer({ runDir: run }));

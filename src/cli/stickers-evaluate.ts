@@ -1,21 +1,17 @@
 /** duet stickers evaluate: frames filled in by a trained network against the true ones, on stickers it has not seen. */
 
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { Command, Option } from 'commander';
-import { z } from 'zod';
 import { StickerDataset } from '../data/stickers/dataset.js';
-import { DuetError, ioError } from '../errors.js';
+import { DuetError } from '../errors.js';
 import { evaluationTables } from '../report/stickers.js';
-import { checkFolderOf, parseJson, writeAtomic } from '../run/files.js';
+import { checkFolderOf, writeAtomic } from '../run/files.js';
 import { ProgressLine } from '../run/progress.js';
 import { SAMPLERS, type SamplerName } from '../stickers/denoising.js';
 import { evaluateStickers, type StickerEvaluation } from '../stickers/evaluate.js';
 import { CLIP_LAYOUTS, type ClipLayout, OnnxFeatures } from '../stickers/evaluation/onnx-features.js';
 import { evaluationSheet } from '../stickers/evaluation-sheet.js';
-import { KEY_FRAME_METHODS } from '../stickers/key-frames.js';
 import { StickerPipeline } from '../stickers/pipeline.js';
-import { validated } from '../validation.js';
+import { trainedStickers } from '../stickers/trained-stickers.js';
 import {
   type ComputeFlags,
   computeOption,
@@ -44,24 +40,14 @@ interface StickersEvaluateFlags extends ComputeFlags {
   json?: string;
 }
 
-const configSchema = z.looseObject({
-  settings: z.looseObject({
-    data: z.looseObject({
-      stickers: z.array(z.string()),
-      frames: z.int(),
-      size: z.int(),
-      channels: z.union([z.literal(3), z.literal(4)]),
-      keyFrames: z.enum(KEY_FRAME_METHODS),
-      shortClips: z.enum(['pad', 'bounce']),
-    }),
-  }),
-});
-
 export function stickersEvaluateCommand(): Command {
   return new Command('evaluate')
     .description('Measures interpolation, prediction and denoising on stickers that were not trained on.')
     .argument('<run>', 'run folder of duet stickers train')
-    .argument('<data>', 'folder of stickers; those the run was trained on are left out')
+    .argument(
+      '<data>',
+      'folder of stickers; those the run was trained on are left out, by name and by content',
+    )
     .option('--all', 'take the stickers that were trained on too', false)
     .option('--most <clips>', 'at most so many clips', integer(1))
     .addOption(
@@ -107,29 +93,15 @@ async function evaluate(
 ): Promise<StickerEvaluation> {
   const { device, compute, threads, sampler, steps, guidance, seed, batchSize } = flags;
   for (const file of [flags.sheet, flags.json]) if (file !== undefined) await checkFolderOf(file);
-  const path = join(run, 'config.json');
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    throw ioError(error, `read ${path}`, 'duet stickers train makes such a folder');
-  });
-  const { data: trained } = validated(configSchema, parseJson(text, path), path, 'CORRUPT').settings;
-  const { frames, size, channels, keyFrames, shortClips } = trained;
+  const trained = await trainedStickers(run);
+  const { frames, size, channels } = trained.spec;
   const all = await StickerDataset.fromFolder(folder, {
-    frames,
-    size,
-    channels,
-    keyFrames,
-    shortClips,
+    ...trained.spec,
     ...(flags.captionField !== undefined && { captionField: flags.captionField }),
   });
-  const seen = new Set(trained.stickers);
-  if (!flags.all && all.samples.every(({ name }) => seen.has(name))) {
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected stickers in ${folder} that the run was not trained on but found none; give others, or --all to take these`,
-    );
-  }
-  const unseen = all.where(({ name }) => flags.all || !seen.has(name), `${all.name} (not trained on)`);
-  const usable = await decoded(unseen, progress, signal);
+  const usable = flags.all
+    ? await decoded(all, progress, signal)
+    : await notTrainedOn(all, trained, progress, signal);
   const chosen = new Set(usable.samples.slice(0, flags.most));
   const data = usable.where((sample) => chosen.has(sample));
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
@@ -153,4 +125,39 @@ async function evaluate(
   if (flags.sheet !== undefined) await sheet.save(flags.sheet);
   if (flags.json !== undefined) await writeAtomic(flags.json, `${JSON.stringify(evaluation, null, 2)}\n`);
   return evaluation;
+}
+
+/** Stickers whose name and whose content are new to the run. */
+async function notTrainedOn(
+  all: StickerDataset,
+  { names, fingerprints }: Awaited<ReturnType<typeof trainedStickers>>,
+  progress: ProgressLine,
+  signal: AbortSignal,
+): Promise<StickerDataset> {
+  const seen = new Set(names);
+  if (all.samples.every(({ name }) => seen.has(name))) throw nothingNew(all);
+  const unseen = all.where(({ name }) => !seen.has(name), `${all.name} (not trained on)`);
+  const usable = await decoded(unseen, progress, signal);
+  if (!fingerprints) {
+    progress.note(
+      'this run does not tell what its stickers show: those it was trained on are left out by name alone',
+    );
+    return usable;
+  }
+  const contents = new Set(Object.values(fingerprints));
+  const content = usable.fingerprints;
+  const copies = usable.samples.filter(({ name }) => contents.has(content[name] ?? ''));
+  if (copies.length === 0) return usable;
+  if (copies.length === usable.size) throw nothingNew(all);
+  progress.note(
+    `${copies.length} of ${usable.size} stickers left out: the run was trained on the same clip under another name, e.g. ${copies[0]?.name}`,
+  );
+  return usable.where(({ name }) => !contents.has(content[name] ?? ''));
+}
+
+function nothingNew({ name }: StickerDataset): DuetError {
+  return new DuetError(
+    'INVALID_ARGUMENT',
+    `Expected stickers in ${name} that the run was not trained on but found none; give others, or --all to take these`,
+  );
 }

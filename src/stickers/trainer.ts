@@ -19,6 +19,7 @@ import {
   trainerSettings,
 } from './settings.js';
 import { TASKS, type Task } from './tasks.js';
+import { trainedFingerprints } from './trained-stickers.js';
 
 /**
  * Trains a frame generation network from scratch on animated stickers (RDTF, arXiv 2503.17735): a task drawn by the
@@ -40,6 +41,8 @@ export class StickerTrainer {
   /** Checkpoints that could not be read when the run was resumed. */
   readonly damaged: string[] = [];
   #pending = new PendingMetrics();
+  /** Of clips this run was trained on before it was resumed. */
+  #fingerprints: Record<string, string> = {};
   readonly #start: CurriculumState;
   /** Step of the newest checkpoint; 0 for none. */
   #saved = 0;
@@ -104,7 +107,7 @@ export class StickerTrainer {
       };
       const save = async () => {
         if (this.#saved === state.step || !keeper) return;
-        await recorded(folder?.describeData(data.report));
+        await recorded(folder?.describeData(this.#described()));
         await recorded(keeper.save(network, state, settings.keepCheckpoints));
         this.#saved = state.step;
       };
@@ -260,12 +263,18 @@ export class StickerTrainer {
     });
     try {
       await writePipeline(folder.path, this.#pipeline(), parts);
-      await folder.describeData(data.report);
+      this.#fingerprints = (await trainedFingerprints(folder.path)) ?? {};
+      await folder.describeData(this.#described());
       return folder;
     } catch (error) {
       await folder.close();
       throw error;
     }
+  }
+
+  #described(): unknown {
+    const { report, fingerprints } = this.data;
+    return { ...report, fingerprints: { ...this.#fingerprints, ...fingerprints } };
   }
 
   async #resume(

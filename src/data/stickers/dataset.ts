@@ -128,6 +128,8 @@ interface Shared {
   memoryBytes: number;
   clips: Map<string, Clip>;
   pending: Map<string, Promise<Clip>>;
+  /** By path, of all clips made so far. */
+  fingerprints: Map<string, string>;
   held: number;
 }
 
@@ -191,6 +193,7 @@ export class StickerDataset {
       memoryBytes,
       clips: new Map(),
       pending: new Map(),
+      fingerprints: new Map(),
       held: 0,
     });
   }
@@ -205,6 +208,17 @@ export class StickerDataset {
     const bad = this.samples.filter(({ name }) => this.skipped.has(name)).length;
     const { counts, examples } = this.skipped;
     return { name: this.name, kept: this.size - bad, skipped: counts, examples };
+  }
+
+  /** Of the clips decoded so far, by name: equal for the same clip under another name or in another format. */
+  get fingerprints(): Record<string, string> {
+    const { fingerprints } = this.#shared;
+    return Object.fromEntries(
+      this.samples.flatMap(({ name, path }) => {
+        const fingerprint = fingerprints.get(path);
+        return fingerprint === undefined ? [] : [[name, fingerprint]];
+      }),
+    );
   }
 
   /** Where decoded clips are kept on disk. */
@@ -281,6 +295,7 @@ export class StickerDataset {
     pending.set(sample.path, making);
     try {
       const clip = await making;
+      this.#shared.fingerprints.set(sample.path, clip.fingerprint);
       // The first ones that fit stay: batches go through all of them in turn, so the last used is not the next one.
       if (this.#shared.held + clip.strip.length <= this.#shared.memoryBytes) {
         clips.set(sample.path, clip);
