@@ -19,6 +19,7 @@ Napi::Value resizeRgba(const Napi::CallbackInfo& info);
 Napi::Value compositeOnWhite(const Napi::CallbackInfo& info);
 Napi::Value stackClips(const Napi::CallbackInfo& info);
 Napi::Value framesFromValues(const Napi::CallbackInfo& info);
+Napi::Value resizeValues(const Napi::CallbackInfo& info);
 Napi::Value encodeGif(const Napi::CallbackInfo& info);
 
 // ops.cpp

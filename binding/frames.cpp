@@ -67,6 +67,17 @@ Napi::Value framesFromValues(const Napi::CallbackInfo& info) {
       [=] { return duet::framesFromValues(values, frames, height, width, channels); }, fromBytes);
 }
 
+Napi::Value resizeValues(const Napi::CallbackInfo& info) {
+  const Named given = argument(info, 0, "values");
+  const int height = toSide(argument(info, 1, "height")), width = toSide(argument(info, 2, "width"));
+  const int outHeight = toSide(argument(info, 3, "outHeight")),
+            outWidth = toSide(argument(info, 4, "outWidth"));
+  const auto values = toFloats(given);
+  return startJob(
+      info.Env(), {.lane = Lane::files, .held = {given.value}},
+      [=] { return duet::resizeValues(values, height, width, outHeight, outWidth); }, fromFloats);
+}
+
 Napi::Value encodeGif(const Napi::CallbackInfo& info) {
   const Named pixels = argument(info, 0, "rgba");
   const int width = toSide(argument(info, 1, "width")), height = toSide(argument(info, 2, "height"));

@@ -599,6 +599,14 @@ export interface NativeAddon {
     width: number,
     channels: number,
   ): Promise<Float32Array>;
+  /** Bilinear, on planes of values [..., height, width]; as PyTorch's interpolate without antialiasing. */
+  resizeValues(
+    values: Float32Array,
+    height: number,
+    width: number,
+    outHeight: number,
+    outWidth: number,
+  ): Promise<Float32Array>;
   /** Values [channels, frames, height, width] of one clip to RGBA bytes [frames, height, width, 4]. */
   framesFromValues(
     values: Float32Array,
@@ -739,6 +747,7 @@ export const native: NativeAddon = {
   resizeRgba: (...given) => guarded(() => load().resizeRgba(...given)),
   compositeOnWhite: (rgba, keepAlpha) => guarded(() => load().compositeOnWhite(rgba, keepAlpha)),
   stackClips: (...given) => guarded(() => load().stackClips(...given)),
+  resizeValues: (...given) => guarded(() => load().resizeValues(...given)),
   framesFromValues: (...given) => guarded(() => load().framesFromValues(...given)),
   encodeGif: (...given) => guarded(() => load().encodeGif(...given)),
   weightedAverage: (sets, weights) => guarded(() => load().weightedAverage(sets, weights)),

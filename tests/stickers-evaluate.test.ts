@@ -6,11 +6,16 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { StickerDataset } from '../src/data/stickers/dataset.js';
 import { DfgnConfig } from '../src/models/dfgn-config.js';
+import { native } from '../src/native.js';
 import { evaluationTables } from '../src/report/stickers.js';
 import { type EvaluateOptions, evaluateStickers, FILLING_TASKS } from '../src/stickers/evaluate.js';
 import { baseline } from '../src/stickers/evaluation/baselines.js';
-import { psnr } from '../src/stickers/evaluation/metrics.js';
-import { OnnxFeatures } from '../src/stickers/evaluation/onnx-features.js';
+import { type ClipShape, psnr } from '../src/stickers/evaluation/metrics.js';
+import {
+  arranged,
+  OnnxFeatures,
+  type OnnxFeaturesOptions,
+} from '../src/stickers/evaluation/onnx-features.js';
 import { StickerPipeline } from '../src/stickers/pipeline.js';
 import { DRAWINGS } from '../src/stickers/synthetic/drawings.js';
 import { generateStickers } from '../src/stickers/synthetic/generate.js';
@@ -21,7 +26,15 @@ const SHAPE = { channels: 3, frames: 4, height: 16, width: 16 } as const;
 const PLANE = SHAPE.height * SHAPE.width;
 
 /** Stands in for onnxruntime-node: one feature a frame, the mean of all its values. */
-const runs: { dims: number[]; type: string }[] = [];
+const runs: { dims: number[]; type: string; data: Float32Array }[] = [];
+/** What models declare. */
+const DECLARED: Record<string, (number | string)[] | undefined> = {
+  'model.onnx': undefined,
+  'free.onnx': ['batch', 'frames', 3, 'height', 'width'],
+  'sized.onnx': ['batch', 4, 3, 24, 20],
+  'frames.onnx': [1, 16, 3, 224, 224],
+  'flat.onnx': ['batch', 3, 224, 224],
+};
 vi.mock('onnxruntime-node', () => ({
   Tensor: class {
     constructor(
@@ -32,15 +45,17 @@ vi.mock('onnxruntime-node', () => ({
   },
   InferenceSession: {
     create: async (path: string) => {
-      if (path !== 'model.onnx') throw new Error('no such model');
+      if (!(path in DECLARED)) throw new Error('no such model');
+      const shape = DECLARED[path];
       return {
         inputNames: ['clip'],
         outputNames: ['features', 'other'],
+        ...(shape && { inputMetadata: [{ name: 'clip', isTensor: true, type: 'float32', shape }] }),
         run: async ({ clip }: { clip: { type: string; data: Float32Array; dims: number[] } }) => {
-          const [, frames, channels] = clip.dims as [number, number, number];
+          const [, frames, channels, height, width] = clip.dims as [number, number, number, number, number];
           if (frames !== SHAPE.frames) throw new Error('wrong dimensions');
-          runs.push({ dims: clip.dims, type: clip.type });
-          const each = channels * PLANE;
+          runs.push({ dims: clip.dims, type: clip.type, data: clip.data });
+          const each = channels * height * width;
           const features = Float32Array.from(
             { length: frames },
             (_, frame) =>
@@ -142,11 +157,61 @@ describe('features of an ONNX model', () => {
   test('become a Frechet distance a task', async () => {
     const features = await OnnxFeatures.load('model.onnx', { layout: 'BFCHW' });
     const found = await evaluate({ features });
-    expect(runs[0]).toEqual({ dims: [1, 4, 3, 16, 16], type: 'float32' });
+    expect(runs[0]).toMatchObject({ dims: [1, 4, 3, 16, 16], type: 'float32' });
     expect(runs).toHaveLength(4 * 2 * FILLING_TASKS.length);
     for (const task of FILLING_TASKS) expect(found.frechet?.[task]).toBeGreaterThan(0);
     expect(evaluationTables(found)).toMatch(/Frechet distance: interpolation \d+\.\d\d /);
   });
+
+  const clip = (channels: number) =>
+    Float32Array.from({ length: channels * SHAPE.frames * PLANE }, (_, i) => Math.sin(i));
+  const lastRun = async (model: string, options: OnnxFeaturesOptions, shape: ClipShape = SHAPE) => {
+    const features = await OnnxFeatures.load(model, { layout: 'BFCHW', ...options });
+    await features.extract([clip(shape.channels)], shape);
+    return runs.at(-1)!;
+  };
+
+  test('see frames of the size they declare, or are told to have', async () => {
+    expect((await lastRun('free.onnx', {})).dims).toEqual([1, 4, 3, 16, 16]);
+    expect((await lastRun('model.onnx', { size: 24 })).dims).toEqual([1, 4, 3, 24, 24]);
+    const { dims, data } = await lastRun('sized.onnx', {});
+    expect(dims).toEqual([1, 4, 3, 24, 20]);
+    const resized = await native.resizeValues(clip(3), 16, 16, 24, 20);
+    expect(data).toEqual(arranged(resized, { ...SHAPE, height: 24, width: 20 }, 'BFCHW').data);
+  });
+
+  test('of three channels do not see alpha', async () => {
+    const { dims, data } = await lastRun('free.onnx', {}, { ...SHAPE, channels: 4 });
+    expect(dims).toEqual([1, 4, 3, 16, 16]);
+    expect(data).toEqual(arranged(clip(4).subarray(0, 3 * 4 * PLANE), SHAPE, 'BFCHW').data);
+    expect((await lastRun('model.onnx', {}, { ...SHAPE, channels: 4 })).dims).toEqual([1, 4, 4, 16, 16]);
+  });
+
+  test.each([
+    [
+      'frames.onnx',
+      {},
+      /Expected clips of 1x16x3x224x224, as the ONNX model declares, but received 1x4x3x224x224 \(BFCHW\)/,
+    ],
+    [
+      'sized.onnx',
+      { size: 24 },
+      /of batchx4x3x24x20, .* received 1x4x3x24x24 \(BFCHW\); choose its layout and size, train/,
+    ],
+    ['sized.onnx', { layout: 'BCFHW' }, /received 1x3x4x24x20 \(BCFHW\)/],
+    ['flat.onnx', {}, /Expected clips of batchx3x224x224, as/],
+  ] as const)(
+    '%s with %j: what it declares is not met, said before anything is computed',
+    async (model, options, message) => {
+      const features = await OnnxFeatures.load(model, { layout: 'BFCHW', ...options });
+      const seen = runs.length;
+      const onProgress = vi.fn();
+      await expect(evaluate({ features, onProgress })).rejects.toThrow(message);
+      expect(onProgress).not.toHaveBeenCalled();
+      await expect(features.extract([clip(3)], SHAPE)).rejects.toThrow(message);
+      expect(runs).toHaveLength(seen);
+    },
+  );
 
   test('need two clips', async () => {
     const features = await OnnxFeatures.load('model.onnx', { layout: 'BFCHW' });
@@ -162,12 +227,14 @@ describe('features of an ONNX model', () => {
     await expect(OnnxFeatures.load('model.onnx', { layout: 'BHWC' as 'BFHWC' })).rejects.toThrow(
       /one of BCFHW, BFCHW, BFHWC for layout but received "BHWC"/,
     );
+    await expect(OnnxFeatures.load('model.onnx', { size: 0 })).rejects.toThrow(
+      /integer of at least 1 for size but received 0/,
+    );
     await expect(OnnxFeatures.load('none.onnx')).rejects.toThrow(/Cannot load the ONNX model none.onnx/);
-    const clip = [new Float32Array(SHAPE.channels * SHAPE.frames * PLANE)];
-    await expect((await OnnxFeatures.load('model.onnx')).extract(clip, SHAPE)).rejects.toThrow(
+    await expect((await OnnxFeatures.load('model.onnx')).extract([clip(3)], SHAPE)).rejects.toThrow(
       /does not take clips of 1x3x4x16x16 \(BCFHW\): wrong dimensions; choose another layout or size/,
     );
     const other = await OnnxFeatures.load('model.onnx', { layout: 'BFCHW', output: 'other' });
-    await expect(other.extract(clip, SHAPE)).rejects.toThrow(/float32 in the output other/);
+    await expect(other.extract([clip(3)], SHAPE)).rejects.toThrow(/float32 in the output other/);
   });
 });

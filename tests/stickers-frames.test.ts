@@ -70,6 +70,38 @@ describe('RGBA frames', () => {
     ]);
   });
 
+  test.each([
+    [3, 5, 7, 8],
+    [9, 4, 4, 3],
+    [1, 1, 2, 3],
+    [4, 6, 4, 6],
+  ])('bilinear: %i x %i to %i x %i', async (height, width, outHeight, outWidth) => {
+    const values = Float32Array.from({ length: 2 * height * width }, (_, i) => Math.sin(1.7 * i));
+    const resized = await native.resizeValues(values, height, width, outHeight, outWidth);
+    expect(resized).toHaveLength(2 * outHeight * outWidth);
+    // Each output pixel is a sum over all pixels of its plane, weighted by the hat function around its centre.
+    const hat = (out: number, size: number, outSize: number, at: number) => {
+      const centre = Math.min(Math.max(((out + 0.5) * size) / outSize - 0.5, 0), size - 1);
+      return Math.max(1 - Math.abs(centre - at), 0);
+    };
+    for (const [i, found] of resized.entries()) {
+      const [plane, y, x] = [
+        Math.floor(i / (outHeight * outWidth)),
+        Math.floor(i / outWidth) % outHeight,
+        i % outWidth,
+      ];
+      let sum = 0;
+      for (let at = 0; at < height * width; at++) {
+        const [row, column] = [Math.floor(at / width), at % width];
+        sum +=
+          hat(y, height, outHeight, row) *
+          hat(x, width, outWidth, column) *
+          values[plane * height * width + at]!;
+      }
+      expect(found).toBeCloseTo(sum, 6);
+    }
+  });
+
   test('what cannot be', async () => {
     const twelve = new Uint8Array(12);
     await expect(native.resizeRgba(twelve, 1, 2, 2, 4, 4)).rejects.toThrow(
@@ -84,6 +116,10 @@ describe('RGBA frames', () => {
     );
     await expect(native.framesFromValues(new Float32Array(5), 1, 1, 2, 3)).rejects.toThrow(
       /Expected 6 values/,
+    );
+    await expect(native.resizeValues(new Float32Array(5), 2, 2, 4, 4)).rejects.toThrow(/planes of 4 values/);
+    await expect(native.resizeValues(new Float32Array(4), 2, 2, 65535, 65535)).rejects.toThrow(
+      /fewer than 2\^31/,
     );
   });
 });

@@ -52,6 +52,22 @@ uint8_t withoutWhite(int onWhite, int alpha) {
   return static_cast<uint8_t>(color < 0 ? 0 : color > 255 ? 255 : color);
 }
 
+/// Between which two positions of the input one of the output lies, and how near it is to the second.
+struct Between {
+  int first, second;
+  float share;
+};
+
+std::vector<Between> bilinear(int inSize, int outSize) {
+  std::vector<Between> places(outSize);
+  for (int out = 0; out < outSize; ++out) {
+    const double at = std::max((out + 0.5) * inSize / outSize - 0.5, 0.0);
+    const int first = static_cast<int>(at);
+    places[out] = {first, std::min(first + 1, inSize - 1), static_cast<float>(at - first)};
+  }
+  return places;
+}
+
 }  // namespace
 
 std::vector<uint8_t> resizeRgba(std::span<const uint8_t> strip, int count, int width, int height,
@@ -138,6 +154,36 @@ std::vector<uint8_t> framesFromValues(std::span<const float> values, int frames,
     if (channels == 3) continue;
     for (int channel = 0; channel < 3; ++channel)
       result[4 * i + channel] = withoutWhite(result[4 * i + channel], result[4 * i + 3]);
+  }
+  return result;
+}
+
+std::vector<float> resizeValues(std::span<const float> values, int height, int width, int outHeight,
+                                int outWidth) {
+  require(height >= 1 && width >= 1 && outHeight >= 1 && outWidth >= 1,
+          "Expected sides of at least 1 pixel but received ", width, "x", height, " and ", outWidth, "x",
+          outHeight);
+  const size_t plane = static_cast<size_t>(height) * width,
+               outPlane = static_cast<size_t>(outHeight) * outWidth;
+  require(values.size() % plane == 0, "Expected planes of ", plane, " values but received ", values.size());
+  const size_t planes = values.size() / plane;
+  require(static_cast<double>(planes) * static_cast<double>(outPlane) < std::numeric_limits<int32_t>::max(),
+          "Expected fewer than 2^31 values but ", planes, " planes of ", outWidth, "x", outHeight,
+          " are more; use a smaller size");
+  const std::vector<Between> rows = bilinear(height, outHeight), columns = bilinear(width, outWidth);
+  std::vector<float> result(planes * outPlane);
+  for (size_t p = 0; p < planes; ++p) {
+    for (int y = 0; y < outHeight; ++y) {
+      const float* above = &values[p * plane + static_cast<size_t>(rows[y].first) * width];
+      const float* below = &values[p * plane + static_cast<size_t>(rows[y].second) * width];
+      float* target = &result[p * outPlane + static_cast<size_t>(y) * outWidth];
+      for (int x = 0; x < outWidth; ++x) {
+        const auto [left, right, share] = columns[x];
+        const float upper = above[left] + share * (above[right] - above[left]);
+        const float lower = below[left] + share * (below[right] - below[left]);
+        target[x] = upper + rows[y].share * (lower - upper);
+      }
+    }
   }
   return result;
 }

@@ -39,4 +39,9 @@ std::vector<float> stackClips(const std::vector<ClipView>& clips, int frames, in
 std::vector<uint8_t> framesFromValues(std::span<const float> values, int frames, int height, int width,
                                       int channels);
 
+/// Resizes planes of values, [planes, height, width], bilinearly; positions are pixel centres and edges
+/// repeat (align_corners=False of PyTorch's interpolate, without antialiasing).
+std::vector<float> resizeValues(std::span<const float> values, int height, int width, int outHeight,
+                                int outWidth);
+
 }  // namespace duet

@@ -33,6 +33,7 @@ interface StickersEvaluateFlags extends ComputeFlags {
   most?: number;
   features?: string;
   featuresLayout: ClipLayout;
+  featuresSize?: number;
   sheet?: string;
   sheetClips: number;
   sheetMadeOnly: boolean;
@@ -62,6 +63,11 @@ export function stickersEvaluateCommand(): Command {
       new Option('--features-layout <axes>', 'axes of its input: batch, channels, frames, height, width')
         .choices(CLIP_LAYOUTS)
         .default('BCFHW'),
+    )
+    .option(
+      '--features-size <side>',
+      'pixels a side it takes; frames are resized (default: what it declares)',
+      integer(1),
     )
     .option('--sheet <file>', 'contact sheet to write, a PNG')
     .option('--sheet-clips <count>', 'clips on the contact sheet', integer(1), 6)
@@ -108,7 +114,10 @@ async function evaluate(
   const features =
     flags.features === undefined
       ? undefined
-      : await OnnxFeatures.load(flags.features, { layout: flags.featuresLayout });
+      : await OnnxFeatures.load(flags.features, {
+          layout: flags.featuresLayout,
+          ...(flags.featuresSize !== undefined && { size: flags.featuresSize }),
+        });
   const sheet = evaluationSheet(
     { channels, frames, height: size, width: size },
     flags.sheetClips,

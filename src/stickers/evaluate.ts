@@ -113,6 +113,8 @@ export async function evaluateStickers(
   if (options.features !== undefined)
     requireFunction(requireObject(options.features, 'features').extract, 'extract of features');
   checkFit(pipeline, data);
+  const { channels, frames, size } = data.spec;
+  options.features?.check?.({ channels, frames, height: size, width: size });
   const total = data.size * (FILLING_TASKS.length + 1);
   let done = 0;
   const sums = Object.fromEntries(FILLING_TASKS.map((task) => [task, new TaskSums()])) as Record<

@@ -1,7 +1,8 @@
 /** Features of clips from an ONNX model, through an optional package. */
 
-import { invalid, requireObject, requireText } from '../../arguments.js';
+import { invalid, requireInteger, requireObject, requireText } from '../../arguments.js';
 import { DuetError, messageOf } from '../../errors.js';
+import { native } from '../../native.js';
 import type { ClipShape } from './metrics.js';
 
 /** Turns clips into one feature vector each. */
@@ -11,6 +12,8 @@ export interface FeatureExtractor {
    * @returns one vector a clip, all of one length
    */
   extract(clips: readonly Float32Array[], shape: ClipShape): Promise<Float32Array[]>;
+  /** Asked before anything is computed. @throws DuetError INVALID_ARGUMENT for clips it cannot take */
+  check?(shape: ClipShape): void;
 }
 
 /** Orders of axes: batch, channels, frames, height, width. */
@@ -22,6 +25,11 @@ export type ClipLayout = (typeof CLIP_LAYOUTS)[number];
 export interface OnnxFeaturesOptions {
   /** Order of axes of the model's input. Default BCFHW. */
   layout?: ClipLayout;
+  /**
+   * Pixels a side that the model takes, e.g. 224 for I3D; frames are resized to it (bilinear). Default: what the model
+   * declares, or the size of the clips where it takes any.
+   */
+  size?: number;
   /** Name of the input; default the model's first. */
   input?: string;
   /** Name of the output; default the model's first. */
@@ -32,6 +40,8 @@ export interface OnnxFeaturesOptions {
 interface Session {
   inputNames: readonly string[];
   outputNames: readonly string[];
+  /** From version 1.21 on; free axes have names. */
+  inputMetadata?: readonly { name: string; shape?: readonly (number | string)[] }[];
   run(feeds: Record<string, unknown>): Promise<Record<string, { data: unknown }>>;
 }
 interface Runtime {
@@ -57,8 +67,9 @@ export class OnnxFeatures implements FeatureExtractor {
   /** @throws DuetError UNSUPPORTED when onnxruntime-node is not installed, CORRUPT when the model cannot be loaded */
   static async load(path: string, options: OnnxFeaturesOptions = {}): Promise<OnnxFeatures> {
     requireText(path, 'path');
-    const { layout = 'BCFHW' } = requireObject(options, 'options');
+    const { layout = 'BCFHW', size } = requireObject(options, 'options');
     if (!CLIP_LAYOUTS.includes(layout)) throw invalid(`one of ${CLIP_LAYOUTS.join(', ')}`, 'layout', layout);
+    if (size !== undefined) requireInteger(size, 'size', 1);
     const runtime = await loadRuntime();
     try {
       return new OnnxFeatures(runtime, await runtime.InferenceSession.create(path), options);
@@ -69,19 +80,31 @@ export class OnnxFeatures implements FeatureExtractor {
     }
   }
 
-  /** One clip at a time. The model takes [1, ...] float32 and gives one row. */
+  /** @throws DuetError INVALID_ARGUMENT for clips that do not fit what the model declares */
+  check(shape: ClipShape): void {
+    this.#shapeFor(shape);
+  }
+
+  /**
+   * One clip at a time, resized to what the model takes; of RGB on white and alpha a model of three channels gets RGB. The
+   * model takes [1, ...] float32 in [-1, 1] and gives one row.
+   */
   async extract(clips: readonly Float32Array[], shape: ClipShape): Promise<Float32Array[]> {
-    const {
-      layout = 'BCFHW',
-      input = this.#session.inputNames[0],
-      output = this.#session.outputNames[0],
-    } = this.#options;
+    const { layout = 'BCFHW', output = this.#session.outputNames[0] } = this.#options;
+    const input = this.#input;
     if (input === undefined || output === undefined) {
       throw new DuetError('CORRUPT', 'Expected an ONNX model with an input and an output but it has none');
     }
+    const taken = this.#shapeFor(shape);
+    const { height, width } = shape;
     const features: Float32Array[] = [];
     for (const clip of clips) {
-      const { data, dims } = arranged(clip, shape, layout);
+      const kept = clip.subarray(0, taken.channels * shape.frames * height * width);
+      const resized =
+        taken.height === height && taken.width === width
+          ? kept
+          : await native.resizeValues(kept, height, width, taken.height, taken.width);
+      const { data, dims } = arranged(resized, taken, layout);
       const tensor = new this.#runtime.Tensor('float32', data, dims);
       const results = await this.#session.run({ [input]: tensor }).catch((error: unknown) => {
         throw new DuetError(
@@ -97,6 +120,36 @@ export class OnnxFeatures implements FeatureExtractor {
       features.push(Float32Array.from(found));
     }
     return features;
+  }
+
+  get #input(): string | undefined {
+    return this.#options.input ?? this.#session.inputNames[0];
+  }
+
+  /** Of the clips as the model gets them. */
+  #shapeFor(shape: ClipShape): ClipShape {
+    const { layout = 'BCFHW', size } = this.#options;
+    const declared = this.#session.inputMetadata?.find(({ name }) => name === this.#input)?.shape;
+    const axis = (letter: string): number | undefined => {
+      const length = declared?.[layout.indexOf(letter)];
+      return typeof length === 'number' && length > 0 ? length : undefined;
+    };
+    const taken: ClipShape = {
+      channels: axis('C') === 3 ? Math.min(shape.channels, 3) : shape.channels,
+      frames: shape.frames,
+      height: size ?? axis('H') ?? shape.height,
+      width: size ?? axis('W') ?? shape.width,
+    };
+    const given = { B: 1, C: taken.channels, F: taken.frames, H: taken.height, W: taken.width };
+    const fits = [...layout].every(
+      (letter) => (axis(letter) ?? given[letter as 'B']) === given[letter as 'B'],
+    );
+    if (declared === undefined || (declared.length === layout.length && fits)) return taken;
+    const received = [...layout].map((letter) => given[letter as 'B']).join('x');
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected clips of ${declared.join('x')}, as the ONNX model declares, but received ${received} (${layout}); choose its layout and size, train with as many frames, or export it with free axes`,
+    );
   }
 }
 
