@@ -75,3 +75,50 @@ export function requireInstance<T>(
   if (!(value instanceof (kind as never))) throw invalid(kind.name, name, value, mend);
   return value;
 }
+
+/**
+ * An object of options that may have these keys and no others.
+ * @param known all of them, e.g. `{ size: true } satisfies Record<keyof Options, true>`
+ */
+export function requireKnown<T extends object>(
+  value: T,
+  name: string,
+  known: Readonly<Record<string, unknown>>,
+): T {
+  const names = Object.keys(known);
+  const strange = Object.keys(requireObject(value, name)).filter((key) => !names.includes(key));
+  if (strange.length === 0) return value;
+  throw new DuetError('INVALID_ARGUMENT', `${unknownKeys(strange, names)} (in ${name})`);
+}
+
+/** Words for keys that nobody asked for, with the known one each was perhaps meant to be. */
+export function unknownKeys(keys: readonly string[], known: readonly string[], path = ''): string {
+  const shownKeys = keys.map((key) => {
+    const near = nearestWord(key, known);
+    return `${path}${key}${near === undefined ? '' : ` (perhaps ${near})`}`;
+  });
+  const list = known.length === 0 ? '' : `; known are ${known.join(', ')}`;
+  return `Expected only known settings but received ${shownKeys.join(', ')}${list}`;
+}
+
+/** The word with the fewest letters to change, if two fifths of them are enough. */
+function nearestWord(word: string, words: readonly string[]): string | undefined {
+  const ranked = words
+    .map((other) => ({ other, changes: editDistance(word.toLowerCase(), other.toLowerCase()) }))
+    .sort((a, b) => a.changes - b.changes);
+  const [best] = ranked;
+  return best && best.changes <= 0.4 * Math.max(word.length, best.other.length) ? best.other : undefined;
+}
+
+function editDistance(a: string, b: string): number {
+  let above = Array.from({ length: b.length + 1 }, (_, column) => column);
+  for (const [row, letter] of [...a].entries()) {
+    const here = [row + 1];
+    for (let column = 0; column < b.length; column++) {
+      const replaced = (above[column] as number) + Number(letter !== b[column]);
+      here.push(Math.min(replaced, (above[column + 1] as number) + 1, (here[column] as number) + 1));
+    }
+    above = here;
+  }
+  return above[b.length] as number;
+}

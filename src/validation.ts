@@ -4,6 +4,7 @@
  */
 
 import type { z } from 'zod';
+import { unknownKeys } from './arguments.js';
 import { DuetError, type DuetErrorCode, shown } from './errors.js';
 
 /**
@@ -20,7 +21,7 @@ export function validated<S extends z.ZodType>(
 ): z.output<S> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const problems = result.error.issues.flatMap((issue) => sentences(issue, value));
+  const problems = result.error.issues.flatMap((issue) => sentences(issue, value, schema));
   const shownProblems = problems.slice(0, 5).join('. ');
   const more = problems.length > 5 ? `. And ${problems.length - 5} more` : '';
   throw new DuetError(code, `${shownProblems}${more} (in ${what})`);
@@ -42,14 +43,30 @@ function nameOf(path: readonly PropertyKey[]): string {
 }
 
 /** One issue as sentences in the wording of the package. */
-function sentences(issue: Issue, root: unknown): string[] {
+function sentences(issue: Issue, root: unknown, schema: z.ZodType): string[] {
   const name = nameOf(issue.path);
   const received = shown(at(root, issue.path));
   if (issue.code === 'unrecognized_keys') {
-    const keys = issue.keys.map((key) => nameOf([...issue.path, key]));
-    return [`Expected only known settings but received ${keys.join(', ')}`];
+    const path = issue.path.length > 0 ? `${name}.` : '';
+    return [unknownKeys(issue.keys, keysAt(schema, issue.path), path)];
   }
   return [`Expected ${expectation(issue)} for ${name} but received ${received}`];
+}
+
+/** What is looked at of a schema: what it wraps, the elements of a list, the fields of an object. */
+interface SchemaPart {
+  def?: { innerType?: SchemaPart; element?: SchemaPart };
+  shape?: Record<PropertyKey, SchemaPart>;
+}
+
+/** The keys an object at this place may have; none where there are several forms. */
+function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
+  let here: SchemaPart | undefined = schema as SchemaPart;
+  for (const key of [...path, undefined]) {
+    while (here?.def?.innerType) here = here.def.innerType;
+    if (key !== undefined) here = here?.shape?.[key] ?? here?.def?.element;
+  }
+  return Object.keys(here?.shape ?? {});
 }
 
 function expectation(issue: Issue): string {

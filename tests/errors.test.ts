@@ -95,6 +95,7 @@ describe('validated', () => {
     kind: z.enum(['a', 'b']),
     pair: z.tuple([z.number(), z.number()]).optional(),
     act: z.literal('gelu', 'Expected "gelu", the only one there is,').optional(),
+    of: z.array(z.strictObject({ width: z.number().default(1) }).prefault({})).optional(),
   });
   const good = { rounds: 1, share: 0.5, names: ['x'], kind: 'a' };
   test.each([
@@ -107,7 +108,14 @@ describe('validated', () => {
     [{ names: [] }, 'Expected length of at least 1 for names but received [] (in settings)'],
     [{ names: [3] }, 'Expected string for names[0] but received 3 (in settings)'],
     [{ kind: 'c' }, 'Expected one of "a", "b" for kind but received "c" (in settings)'],
-    [{ extra: 1 }, 'Expected only known settings but received extra (in settings)'],
+    [
+      { extra: 1 },
+      'Expected only known settings but received extra; known are rounds, share, names, kind, pair, act, of (in settings)',
+    ],
+    [
+      { of: [{}, { widht: 1, x: 2 }] },
+      'Expected only known settings but received of[1].widht (perhaps width), of[1].x; known are width (in settings)',
+    ],
     [{ act: 'relu' }, 'Expected "gelu", the only one there is, for act but received "relu" (in settings)'],
   ])('%o', (change, message) => {
     expect(error(() => validated(schema, { ...good, ...change }, 'settings')).message).toBe(message);

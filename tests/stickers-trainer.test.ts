@@ -109,6 +109,14 @@ describe('a training', () => {
     [{ steps: 0 }, /steps/],
     [{ learningRate: Number.NaN }, /learningRate/],
     [{ curriculum: 'hard' as never }, /curriculum/],
+    [
+      { curiculum: 'static' } as object,
+      /received curiculum \(perhaps curriculum\); known are network, data, .*reportEvery/,
+    ],
+    [
+      { schedule: { warmpu: 0.1 } } as object,
+      /received schedule.warmpu \(perhaps warmup\); known are kind, warmup \(in the options of StickerTrainer\)/,
+    ],
   ])('refuses %j', async (changes, message) => {
     await expect((async () => allSteps(trainer(changes)))()).rejects.toThrow(message);
   });
@@ -319,6 +327,10 @@ describe('a pipeline', () => {
   test('refuses what no file can say before it begins', async () => {
     using pipeline = await StickerPipeline.load(join(folder, 'generate'), { threads: 1 });
     const onStep = () => expect.unreachable();
+    const misspelt = { negative_prompt: 'a dog', promt: 'a cat', colour: 2, onStep } as object;
+    await expect(pipeline.generate(misspelt)).rejects.toThrow(
+      /^Expected only known settings but received negative_prompt \(perhaps negativePrompt\), promt \(perhaps prompt\), colour; known are sampler, steps, .*, prompt, .*, onStep \(in options\)$/,
+    );
     await expect(pipeline.generate({ loop: 65536, onStep })).rejects.toThrow(/0 and 65535 for loop/);
     await expect(pipeline.generate({ delay: 700_000, onStep })).rejects.toThrow(
       /number from 0 to 655350 \(ms\) for delay but received 700000/,

@@ -41,6 +41,16 @@ export interface SamplingOptions {
   seed?: number;
 }
 
+/** All of SamplingOptions. */
+export const SAMPLING_OPTIONS = {
+  sampler: true,
+  steps: true,
+  eta: true,
+  spacing: true,
+  guidance: true,
+  seed: true,
+} as const satisfies Record<keyof SamplingOptions, true>;
+
 /** What clips are made from. */
 export interface DenoisingInput {
   /** Number of clips. */

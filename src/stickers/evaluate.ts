@@ -4,13 +4,14 @@ import {
   requireFunction,
   requireInstance,
   requireInteger,
+  requireKnown,
   requireList,
   requireObject,
 } from '../arguments.js';
 import { type StickerBatch, StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { conditioned } from './conditioning.js';
-import type { SamplingOptions } from './denoising.js';
+import { SAMPLING_OPTIONS, type SamplingOptions } from './denoising.js';
 import { baseline } from './evaluation/baselines.js';
 import { featureStatistics, frechetDistance } from './evaluation/frechet.js';
 import { type ClipShape, frameDifferenceError, psnr, ssim } from './evaluation/metrics.js';
@@ -74,6 +75,16 @@ export interface EvaluateOptions {
   }) => void;
 }
 
+const EVALUATE_OPTIONS = {
+  sampling: true,
+  batchSize: true,
+  timesteps: true,
+  features: true,
+  signal: true,
+  onProgress: true,
+  onClip: true,
+} as const satisfies Record<keyof EvaluateOptions, true>;
+
 /** Which of `real` frames are known: every second one, the later half, the earlier half. */
 export function knownMask(task: FillingTask, real: number, frames: number): Uint8Array {
   const half = Math.ceil(real / 2);
@@ -105,7 +116,8 @@ export async function evaluateStickers(
     signal,
     onProgress,
     onClip,
-  } = requireObject(options, 'options');
+  } = requireKnown(options, 'options', EVALUATE_OPTIONS);
+  if (options.sampling !== undefined) requireKnown(options.sampling, 'sampling', SAMPLING_OPTIONS);
   requireInteger(batchSize, 'batchSize', 1);
   requireList(timesteps, 'timesteps', (timestep, name) => requireInteger(timestep, name, 0));
   for (const [name, call] of Object.entries({ onProgress, onClip }))

@@ -6,6 +6,7 @@ import {
   requireFunction,
   requireInstance,
   requireInteger,
+  requireKnown,
   requireList,
   requireObject,
   requireText,
@@ -14,7 +15,7 @@ import { DuetError, throwIfAborted } from '../errors.js';
 import { validated } from '../validation.js';
 import { checkTiming } from './animation.js';
 import { StickerCheckpoints } from './checkpoints.js';
-import { type DenoisingHooks, denoise, type SamplingOptions } from './denoising.js';
+import { type DenoisingHooks, denoise, SAMPLING_OPTIONS, type SamplingOptions } from './denoising.js';
 import { type GivenFrame, knownFrames } from './known-frames.js';
 import { openParts, type Parts, readPipeline, type SavedPipeline } from './parts.js';
 import { Sticker } from './sticker.js';
@@ -55,6 +56,21 @@ export interface GenerateOptions extends SamplingOptions {
   /** Told after every step. */
   onStep?: (step: number, steps: number) => void;
 }
+
+const GENERATE_OPTIONS = {
+  ...SAMPLING_OPTIONS,
+  prompt: true,
+  negativePrompt: true,
+  keep: true,
+  frames: true,
+  restoreGiven: true,
+  delay: true,
+  loop: true,
+  signal: true,
+  onPreview: true,
+  previewEvery: true,
+  onStep: true,
+} as const satisfies Record<keyof GenerateOptions, true>;
 
 const machineSchema = z.strictObject({
   device: z.literal('cpu').default('cpu'),
@@ -109,7 +125,7 @@ export class StickerPipeline {
 
   /**
    * Makes one sticker. The same options give the same one.
-   * @throws DuetError INVALID_ARGUMENT for impossible options, CANCELLED
+   * @throws DuetError INVALID_ARGUMENT for impossible options and options there are not, CANCELLED
    */
   async generate(options: GenerateOptions = {}): Promise<Sticker> {
     const all = this.frames;
@@ -119,7 +135,7 @@ export class StickerPipeline {
       prompt = '',
       negativePrompt,
       restoreGiven = true,
-    } = requireObject(options, 'options');
+    } = requireKnown(options, 'options', GENERATE_OPTIONS);
     const { onPreview, previewEvery = 5, onStep } = options;
     const { size, channels } = this.settings;
     requireInteger(frames, 'frames (the network has the most)', 1, all);

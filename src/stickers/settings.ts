@@ -2,7 +2,7 @@
 
 import { resolve } from 'node:path';
 import { z } from 'zod';
-import { requireInstance, requireObject } from '../arguments.js';
+import { requireInstance, requireKnown, requireObject } from '../arguments.js';
 import { StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError } from '../errors.js';
 import { type DfgnConfig, type DfgnConfigInput, dfgnConfig } from '../models/dfgn-config.js';
@@ -144,7 +144,9 @@ export type TrainerSettings = z.output<typeof settingsSchema> & { network: DfgnC
 
 /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
 export function trainerSettings(options: StickerTrainerOptions): TrainerSettings {
-  const { network, data, curriculum: _, ...rest } = requireObject(options, 'the options of StickerTrainer');
+  const what = 'the options of StickerTrainer';
+  const known = { network: true, data: true, curriculum: true, ...settingsSchema.shape };
+  const { network, data, curriculum: _, ...rest } = requireKnown(options, what, known);
   requireObject(network, 'network');
   const { frames, channels } = requireInstance(
     data,
@@ -152,7 +154,7 @@ export function trainerSettings(options: StickerTrainerOptions): TrainerSettings
     'data',
     'open it with StickerDataset.fromFolder',
   ).spec;
-  const checked = validated(settingsSchema, rest, 'the options of StickerTrainer');
+  const checked = validated(settingsSchema, rest, what);
   requireRunDir(checked);
   const { space, patch } = checked;
   const fitting = {

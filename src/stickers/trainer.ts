@@ -1,6 +1,6 @@
 /** Trains a frame generation network from scratch on animated stickers. */
 
-import { requireFunction, requireObject } from '../arguments.js';
+import { requireFunction, requireKnown } from '../arguments.js';
 import type { StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import type { Dfgn } from '../models/dfgn.js';
@@ -72,7 +72,7 @@ export class StickerTrainer {
       onReady?: (start: { parts: Parts; plan: MemoryPlan; from: number }) => void | Promise<void>;
     } = {},
   ): AsyncGenerator<StickerStep, void, undefined> {
-    const { signal, onReady } = requireObject(options, 'options');
+    const { signal, onReady } = requireKnown(options, 'options', { signal: true, onReady: true });
     throwIfAborted(signal, 'The training');
     if (onReady !== undefined) requireFunction(onReady, 'onReady');
     if (this.#running) throw new DuetError('INVALID_ARGUMENT', 'Expected one run of a trainer at a time');
