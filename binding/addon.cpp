@@ -22,6 +22,7 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("stackClips", Napi::Function::New<promising<stackClips>>(env, "stackClips"));
   exports.Set("framesFromValues", Napi::Function::New<promising<framesFromValues>>(env, "framesFromValues"));
   exports.Set("resizeValues", Napi::Function::New<promising<resizeValues>>(env, "resizeValues"));
+  exports.Set("clusterLabels", Napi::Function::New<promising<clusterLabels>>(env, "clusterLabels"));
   exports.Set("encodeGif", Napi::Function::New<promising<encodeGif>>(env, "encodeGif"));
   exports.Set("weightedAverage", Napi::Function::New<promising<weightedAverage>>(env, "weightedAverage"));
   exports.Set("runOp", Napi::Function::New<promising<runOp>>(env, "runOp"));

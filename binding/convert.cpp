@@ -232,6 +232,7 @@ size_t toChoice(const Named& named, std::initializer_list<const char*> choices) 
 }
 
 std::span<const float> toFloats(const Named& named) { return elements<float>(named, napi_float32_array); }
+std::span<const double> toDoubles(const Named& named) { return elements<double>(named, napi_float64_array); }
 std::span<const int32_t> toInts(const Named& named) { return elements<int32_t>(named, napi_int32_array); }
 std::span<const uint8_t> toBytes(const Named& named) { return elements<uint8_t>(named, napi_uint8_array); }
 
@@ -318,6 +319,10 @@ Napi::Value fromHostTensor(Napi::Env env, HostTensor tensor) {
 
 Napi::Value fromFloats(Napi::Env env, std::vector<float> values) {
   return takenOver(env, napi_float32_array, sizeof(float), std::move(values));
+}
+
+Napi::Value fromInts(Napi::Env env, std::vector<int32_t> values) {
+  return takenOver(env, napi_int32_array, sizeof(int32_t), std::move(values));
 }
 
 Napi::Value fromBytes(Napi::Env env, std::vector<uint8_t> values) {

@@ -49,6 +49,7 @@ size_t toChoice(const Named& named, std::initializer_list<const char*> choices);
 /// The elements of a typed array where they lie: valid until JavaScript runs again, and longer while the
 /// array is held and its owner leaves it alone. Ask for them after all properties have been read.
 std::span<const float> toFloats(const Named& named);
+std::span<const double> toDoubles(const Named& named);
 std::span<const int32_t> toInts(const Named& named);
 std::span<const uint8_t> toBytes(const Named& named);
 
@@ -75,6 +76,7 @@ struct HostTensor {
 // Large results are handed over, not copied.
 Napi::Value fromHostTensor(Napi::Env env, HostTensor tensor);
 Napi::Value fromFloats(Napi::Env env, std::vector<float> values);
+Napi::Value fromInts(Napi::Env env, std::vector<int32_t> values);
 Napi::Value fromBytes(Napi::Env env, std::vector<uint8_t> values);
 Napi::Value fromFloatsByName(Napi::Env env, std::map<std::string, std::vector<float>> values);
 /// Sets a property of its own whatever its name, `__proto__` too.

@@ -20,6 +20,7 @@ Napi::Value compositeOnWhite(const Napi::CallbackInfo& info);
 Napi::Value stackClips(const Napi::CallbackInfo& info);
 Napi::Value framesFromValues(const Napi::CallbackInfo& info);
 Napi::Value resizeValues(const Napi::CallbackInfo& info);
+Napi::Value clusterLabels(const Napi::CallbackInfo& info);
 Napi::Value encodeGif(const Napi::CallbackInfo& info);
 
 // ops.cpp

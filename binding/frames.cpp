@@ -5,6 +5,7 @@
 #include "binding/exports.h"
 #include "binding/job.h"
 #include "data/gif.h"
+#include "data/key_frames.h"
 
 namespace duet::binding {
 
@@ -76,6 +77,15 @@ Napi::Value resizeValues(const Napi::CallbackInfo& info) {
   return startJob(
       info.Env(), {.lane = Lane::files, .held = {given.value}},
       [=] { return duet::resizeValues(values, height, width, outHeight, outWidth); }, fromFloats);
+}
+
+Napi::Value clusterLabels(const Napi::CallbackInfo& info) {
+  const Named given = argument(info, 0, "features");
+  const int frames = toSide(argument(info, 1, "frames")), clusters = toSide(argument(info, 2, "clusters"));
+  const auto features = toDoubles(given);
+  return startJob(
+      info.Env(), {.lane = Lane::files, .held = {given.value}},
+      [=] { return duet::clusterLabels(features, frames, clusters); }, fromInts);
 }
 
 Napi::Value encodeGif(const Napi::CallbackInfo& info) {

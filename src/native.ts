@@ -607,6 +607,8 @@ export interface NativeAddon {
     outHeight: number,
     outWidth: number,
   ): Promise<Float32Array>;
+  /** k-means of vectors [frames, length]: the cluster of each. */
+  clusterLabels(features: Float64Array, frames: number, clusters: number): Promise<Int32Array>;
   /** Values [channels, frames, height, width] of one clip to RGBA bytes [frames, height, width, 4]. */
   framesFromValues(
     values: Float32Array,
@@ -748,6 +750,7 @@ export const native: NativeAddon = {
   compositeOnWhite: (rgba, keepAlpha) => guarded(() => load().compositeOnWhite(rgba, keepAlpha)),
   stackClips: (...given) => guarded(() => load().stackClips(...given)),
   resizeValues: (...given) => guarded(() => load().resizeValues(...given)),
+  clusterLabels: (...given) => guarded(() => load().clusterLabels(...given)),
   framesFromValues: (...given) => guarded(() => load().framesFromValues(...given)),
   encodeGif: (...given) => guarded(() => load().encodeGif(...given)),
   weightedAverage: (sets, weights) => guarded(() => load().weightedAverage(sets, weights)),

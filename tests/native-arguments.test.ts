@@ -152,6 +152,7 @@ const fine: Record<string, unknown[]> = {
   stackClips: [[{ strip: new Uint8Array(12), frames: 1 }], 2, 2, 2, 3],
   framesFromValues: [new Float32Array(24), 2, 2, 2, 3],
   resizeValues: [new Float32Array(8), 2, 2, 3, 3],
+  clusterLabels: [Float64Array.of(0, 1, 5, 6), 4, 2],
   gaussianOfMoments: [new Float32Array(32), 2],
   encodeGif: [new Uint8Array(32), 2, 2, [5, 5], 0, 16],
   weightedAverage: [[new Float32Array(2)], [1]],

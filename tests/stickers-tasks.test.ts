@@ -2,6 +2,7 @@
 
 import { describe, expect, test } from 'vitest';
 import { Random } from '../src/data/random.js';
+import { native } from '../src/native.js';
 import { dropWords, WORD_DROP_PROBABILITY } from '../src/stickers/captions.js';
 import { equalPositions, firstOfClusters, forthAndBack, keyFrames } from '../src/stickers/key-frames.js';
 import {
@@ -13,6 +14,7 @@ import {
   TASKS,
   type Task,
 } from '../src/stickers/tasks.js';
+import { kMeansLabels } from './support/reference/k-means.js';
 
 const text = (masks: Uint8Array[]) => masks.map((mask) => mask.join(''));
 
@@ -104,10 +106,10 @@ describe('word drop', () => {
 describe('key frames', () => {
   const at = (...values: number[]) => values.map((value) => [value, 0]);
 
-  test('short animations are played forth and back', () => {
+  test('short animations are played forth and back', async () => {
     expect(forthAndBack(3, 8)).toEqual([0, 1, 2, 1, 0, 1, 2, 1, 0]);
-    expect(keyFrames('equal', at(0), 4)).toEqual([0, 0, 0, 0]);
-    expect(keyFrames('difference', at(0, 1), 4)).toHaveLength(4);
+    expect(await keyFrames('equal', at(0), 4)).toEqual([0, 0, 0, 0]);
+    expect(await keyFrames('difference', at(0, 1), 4)).toHaveLength(4);
   });
 
   test('equal distances round exact halves to even', () => {
@@ -115,16 +117,16 @@ describe('key frames', () => {
     expect(equalPositions(9, 1)).toEqual([0]);
   });
 
-  test('difference takes the frames after the largest jumps', () => {
-    expect(keyFrames('difference', at(0, 0, 9, 9, 9, 2, 2, 3), 3)).toEqual([2, 5, 7]);
+  test('difference takes the frames after the largest jumps', async () => {
+    expect(await keyFrames('difference', at(0, 0, 9, 9, 9, 2, 2, 3), 3)).toEqual([2, 5, 7]);
   });
 
-  test('clusters take the first frame of every group', () => {
-    expect(keyFrames('clusters', at(0, 0.1, 5, 5.1, 5, 9, 9.1, 0.05), 3)).toEqual([0, 2, 5]);
+  test('clusters take the first frame of every group', async () => {
+    expect(await keyFrames('clusters', at(0, 0.1, 5, 5.1, 5, 9, 9.1, 0.05), 3)).toEqual([0, 2, 5]);
   });
 
-  test('clusters of an animation that hardly moves are filled up', () => {
-    const frames = firstOfClusters(at(1, 1, 1, 1, 2, 1, 1, 1, 1), 4);
+  test('clusters of an animation that hardly moves are filled up', async () => {
+    const frames = await firstOfClusters(at(1, 1, 1, 1, 2, 1, 1, 1, 1), 4);
     expect(frames).toHaveLength(4);
     expect(new Set(frames).size).toBe(4);
     expect(frames).toContain(4);
@@ -132,11 +134,11 @@ describe('key frames', () => {
 
   test.each(['equal', 'difference', 'clusters'] as const)(
     '%s gives as many as wanted, in order',
-    (method) => {
+    async (method) => {
       const random = new Random(7);
       for (let length = 1; length < 30; length++) {
         const features = Array.from({ length }, () => [random.uniform(), random.uniform(), random.uniform()]);
-        const frames = keyFrames(method, features, 8);
+        const frames = await keyFrames(method, features, 8);
         expect(frames).toHaveLength(8);
         expect(frames.every((frame) => frame >= 0 && frame < length)).toBe(true);
         if (length >= 8) expect(frames).toEqual([...new Set(frames)].sort((a, b) => a - b));
@@ -144,9 +146,49 @@ describe('key frames', () => {
     },
   );
 
-  test('what cannot be', () => {
-    expect(() => keyFrames('equal', [], 4)).toThrow(/at least 1 frame/);
-    expect(() => keyFrames('equal', at(1), 0)).toThrow(/at least 1 for the number of key frames/);
-    expect(() => keyFrames('best' as 'equal', at(1, 2, 3), 2)).toThrow(/Expected one of equal/);
+  test.each([
+    [1, 1, 1],
+    [7, 3, 7],
+    [60, 768, 8],
+    [90, 5, 30],
+  ])(
+    'the clusters of %i frames of %i numbers in %i are those of the plain algorithm',
+    async (frames, length, count) => {
+      const random = new Random(frames);
+      for (const levels of [2, 256, 1e9]) {
+        const features = Array.from({ length: frames }, () =>
+          Float64Array.from({ length }, () => Math.floor(levels * random.uniform())),
+        );
+        const flat = Float64Array.from(features.flatMap((feature) => [...feature]));
+        expect([...(await native.clusterLabels(flat, frames, count))]).toEqual(kMeansLabels(features, count));
+      }
+    },
+  );
+
+  test('clusters are found beside the event loop', async () => {
+    const random = new Random(3);
+    const features = Array.from({ length: 300 }, () =>
+      Uint8Array.from({ length: 768 }, () => 256 * random.uniform()),
+    );
+    let longest = 0;
+    let last = performance.now();
+    const timer = setInterval(() => {
+      longest = Math.max(longest, performance.now() - last);
+      last = performance.now();
+    }, 1);
+    const begin = performance.now();
+    await keyFrames('clusters', features, 128);
+    clearInterval(timer);
+    expect(longest).toBeGreaterThan(0);
+    expect(longest).toBeLessThan((performance.now() - begin) / 2);
+  });
+
+  test('what cannot be', async () => {
+    await expect(keyFrames('equal', [], 4)).rejects.toThrow(/at least 1 frame/);
+    await expect(keyFrames('equal', at(1), 0)).rejects.toThrow(/at least 1 for the number of key frames/);
+    await expect(keyFrames('best' as 'equal', at(1, 2, 3), 2)).rejects.toThrow(/Expected one of equal/);
+    await expect(keyFrames('clusters', [[], [], []], 2)).rejects.toThrow(
+      /vectors of one length but received 0/,
+    );
   });
 });

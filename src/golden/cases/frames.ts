@@ -68,7 +68,7 @@ export async function frameCases(folder: string): Promise<GoldenCase[]> {
         for (const { source_length, padded_length, indices } of rows) {
           const features = Array.from({ length: source_length }, () => []);
           const what = `${k} of ${source_length}`;
-          comparison.tensor(what, keyFrames('equal', features, Number(k)), indices, EXACT);
+          comparison.tensor(what, await keyFrames('equal', features, Number(k)), indices, EXACT);
           if (source_length >= Number(k))
             comparison.tensor(what, equalPositions(padded_length, Number(k)), indices, EXACT);
         }
