@@ -216,6 +216,21 @@ describe('texts of frozen encoders', () => {
     await expect(allSteps(other)).rejects.toThrow(/other settings: encoders.text was/);
   });
 
+  test.each([
+    ['clip', 'merges.txt', '#version: 0.2\n'],
+    ['bert', 'vocab.txt', '[PAD]\n[UNK]\n[CLS]\n[SEP]\nball\na\n##s\nstar\nred\n'],
+    ['bert', 'tokenizer_config.json', '{"do_lower_case": false}'],
+  ] as const)('%s: another vocabulary in its place is noticed (%s)', async (kind, file, content) => {
+    const encoder = await encoderFolder(kind);
+    const options = { ...kinds[kind](), text: { encoder }, runDir: join(encoder, 'run'), steps: 1 };
+    await allSteps(trainer(options));
+    expect(await allSteps(trainer({ ...options, resume: true }))).toEqual([]);
+    await writeFile(join(encoder, file), content);
+    await expect(allSteps(trainer({ ...options, resume: true }))).rejects.toThrow(
+      /other settings: encoders.text was/,
+    );
+  });
+
   test('two encoders: the states of the first as they are, those of the second beside them', async () => {
     const { text: settings } = kinds['clip and t5']();
     const text = await PretrainedText.open(settings, { text: 12, t5: 10 }, { threads: 1 });

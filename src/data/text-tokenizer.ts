@@ -49,6 +49,8 @@ const PAD_TOKENS: Record<TextEncoderKind, string> = { clip: '<|endoftext|>', ber
  * one length are done here.
  */
 export class PretrainedTokenizer implements TextTokenizer {
+  /** What it was read from; empty where it was not read from files. */
+  readonly files: readonly string[];
   readonly #idsOf: (text: string) => readonly number[];
   readonly #before: readonly number[];
   readonly #after: readonly number[];
@@ -57,7 +59,9 @@ export class PretrainedTokenizer implements TextTokenizer {
   private constructor(
     idsOf: (text: string) => readonly number[],
     special: { before: readonly number[]; after: readonly number[]; padId: number },
+    files: readonly string[],
   ) {
+    this.files = files;
     this.#idsOf = idsOf;
     this.#before = special.before;
     this.#after = special.after;
@@ -82,6 +86,16 @@ export class PretrainedTokenizer implements TextTokenizer {
    * @throws DuetError CORRUPT when the JSON is not a tokenizer or has no such padding token
    */
   static fromJson(json: unknown, padToken: string, source = 'tokenizer.json', settings: Settings = {}) {
+    return PretrainedTokenizer.#from(json, padToken, source, settings, []);
+  }
+
+  static #from(
+    json: unknown,
+    padToken: string,
+    source: string,
+    settings: Settings,
+    files: readonly string[],
+  ) {
     requireText(padToken, 'padToken');
     requireText(source, 'source');
     let library: Library;
@@ -106,7 +120,7 @@ export class PretrainedTokenizer implements TextTokenizer {
     if (padId === undefined) {
       throw new DuetError('CORRUPT', `Expected the padding token ${padToken} in ${source} but it has none`);
     }
-    return new PretrainedTokenizer(idsOf, { before, after, padId });
+    return new PretrainedTokenizer(idsOf, { before, after, padId }, files);
   }
 
   /** @throws DuetError INVALID_ARGUMENT when `length` does not hold the special tokens */
@@ -132,37 +146,42 @@ export class PretrainedTokenizer implements TextTokenizer {
 
   static async #in(folder: string, kind: TextEncoderKind): Promise<PretrainedTokenizer | undefined> {
     const json = join(folder, 'tokenizer.json');
-    const settings = await readSettings(folder);
+    const { settings, files } = await readSettings(folder);
+    const own = (...names: string[]) => [...names.map((name) => join(folder, name)), ...files];
     const padToken = textOf(settings.pad_token) ?? PAD_TOKENS[kind];
     if (await exists(json)) {
-      return PretrainedTokenizer.fromJson(await readJson(json, 'tokenizer'), padToken, json, settings);
+      const content = await readJson(json, 'tokenizer');
+      return PretrainedTokenizer.#from(content, padToken, json, settings, own('tokenizer.json'));
     }
     if (kind === 'bert' && (await exists(join(folder, 'vocab.txt')))) {
       const pieces = await Tokenizer.load(folder, { lowerCase: settings.do_lower_case ?? true });
       const [before, after] = pieces.idsOf('', 2);
-      return new PretrainedTokenizer((text) => [...pieces.idsOf(text, 2 ** 20)].slice(1, -1), {
-        before: [before as number],
-        after: [after as number],
-        padId: pieces.padId,
-      });
+      return new PretrainedTokenizer(
+        (text) => [...pieces.idsOf(text, 2 ** 20)].slice(1, -1),
+        { before: [before as number], after: [after as number], padId: pieces.padId },
+        own('vocab.txt'),
+      );
     }
     if (kind === 'clip' && (await exists(join(folder, 'merges.txt')))) {
-      return PretrainedTokenizer.fromJson(await clipTokenizerJson(folder), padToken, folder, settings);
+      const files = own('vocab.json', 'merges.txt');
+      return PretrainedTokenizer.#from(await clipTokenizerJson(folder), padToken, folder, settings, files);
     }
     return undefined;
   }
 }
 
 /** What the files beside a tokenizer say of it; the first that names the padding token counts. */
-async function readSettings(folder: string): Promise<Settings> {
+async function readSettings(folder: string): Promise<{ settings: Settings; files: string[] }> {
   let all: Settings = {};
+  const files: string[] = [];
   for (const name of ['special_tokens_map.json', 'tokenizer_config.json']) {
     const path = join(folder, name);
     if (!(await exists(path))) continue;
+    files.push(path);
     const found = validated(settingsSchema, await readJson(path, 'tokenizer settings'), path, 'CORRUPT');
     all = { ...all, ...found, pad_token: found.pad_token ?? all.pad_token };
   }
-  return all;
+  return { settings: all, files };
 }
 
 function textOf(given: Settings['pad_token']): string | undefined {

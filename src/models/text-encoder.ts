@@ -182,11 +182,12 @@ export class FrozenTextEncoder {
     return this.#call((model) => model.encode(tokens, everything));
   }
 
-  /** Names sizes and weights: SHA-256 of the settings that matter and of the files. */
+  /** Names sizes, weights and vocabulary: SHA-256 of the settings that matter and of the files. */
   async fingerprint(): Promise<string> {
     const { kind, maskPadding } = this;
     const settings = settingsFingerprint({ kind, maskPadding, shape: this.config.shape });
-    return [settings, ...(await fileFingerprints(this.#files))].join('+');
+    const vocabulary = this.tokenizer instanceof PretrainedTokenizer ? this.tokenizer.files : [];
+    return [settings, ...(await fileFingerprints([...this.#files, ...vocabulary]))].join('+');
   }
 
   /** Bytes of weights with their packed copies, the most that activations have taken, and of kept states. */
