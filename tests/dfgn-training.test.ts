@@ -284,7 +284,11 @@ describe('a step', () => {
     const bad = { ...good, latents: good.latents.map((x, i) => (i === 5 ? Number.NaN : x)) };
     const error = await rejection(network.step([good, bad]));
     expect(error.code).toBe('NOT_FINITE');
-    expect(error.message).toMatch(/Expected a finite loss but that of step 1 is (nan|-nan)/);
+    // Steps count from 1: one is done.
+    expect(error.message).toMatch(/Expected a finite loss but that of step 2 is (nan|-nan)/);
+    expect((await rejection(network.evaluate(bad, 7))).message).toMatch(
+      /Expected a finite loss but that of an evaluation is (nan|-nan)/,
+    );
     expect(await network.read()).toEqual(before.weights);
     expect(await network.optimizerState()).toEqual(before.state);
     using other = await smallNetwork();

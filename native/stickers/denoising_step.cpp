@@ -198,7 +198,8 @@ double DenoisingTraining::pass(const DenoisingBatch& batch, int64_t step, int64_
   const Var output = network.forward(context, p.inputs);
   MaskedLoss masked = maskedLoss(*arena, output.value, p.target, grid, p.real, options.lossOverKept, learn);
   if (!std::isfinite(masked.loss))
-    fail(Code::NotFinite, "Expected a finite loss but that of step ", step, " is ", masked.loss,
+    fail(Code::NotFinite, "Expected a finite loss but that of ",
+         learn ? str("step ", step + 1) : "an evaluation", " is ", masked.loss,
          "; the weights are as before this step: lower the learning rate or look at this batch's latents");
   if (options.keepOutputs) result.prediction = published(output.value);
   result.clipLosses.insert(result.clipLosses.end(), masked.clips.begin(), masked.clips.end());
@@ -228,7 +229,8 @@ DenoisingResult DenoisingTraining::step(std::span<const DenoisingBatch> batches)
   const AdamW::Clipping clipping = AdamW::clip(trained, options.maxGradNorm);
   result.gradNorm = clipping.norm;
   if (!std::isfinite(result.gradNorm))
-    fail(Code::NotFinite, "Expected finite gradients but their norm in step ", steps, " is ", result.gradNorm,
+    fail(Code::NotFinite, "Expected finite gradients but their norm in step ", steps + 1, " is ",
+         result.gradNorm,
          "; the weights are as before this step: lower the learning rate or look at this batch's latents");
   result.learningRate = learningRateAt(options.optimizer, options.schedule, steps);
   optimizer.update(trained, result.learningRate, ClearGradients::none, clipping.scale);
