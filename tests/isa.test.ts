@@ -64,6 +64,8 @@ function calls(): Call[] {
     ['attention', attended, { heads: 2, compute, causal: true, scale: 0.7 }, of(61, 26)],
     ['attention', { ...attended, bias: of(2, 61, 61) }, { heads: 2, compute, causal: true, scale: 1 }],
     ['rms_norm', { x: stretched, weight: of(21) }, { compute }],
+    ['pack', { x: of(66, 33) }, { compute, blocks: 3, used: 10 }],
+    ['pack', { x: of(131, 70) }, { compute, transposed: true }],
   ]);
   return [
     ...computed,

@@ -73,8 +73,8 @@ void packWhole(const PackSource& c, int64_t firstRow, int64_t unit, int64_t colu
 
 template <typename T>
 void packAs(const PackSource& c, T* to) {
-  const int64_t unit = packedRowUnit(DTypeOf<T>::value), rows = roundUp(c.k, unit);
-  const int64_t rowBlocks = rows / unit, columnBlocks = roundUp(c.n, kPackedColumns) / kPackedColumns;
+  const int64_t unit = packedRowUnit(DTypeOf<T>::value), rows = packedRows(c.k, DTypeOf<T>::value);
+  const int64_t rowBlocks = rows / unit, columnBlocks = packedColumns(c.n) / kPackedColumns;
 #pragma omp parallel for schedule(static) if (c.k * c.n > 16384)
   for (int64_t item = 0; item < rowBlocks * columnBlocks; ++item) {
     // In the order in which the matrix is stored.

@@ -200,7 +200,7 @@ const memory::desc& packedLayout(int64_t k, int64_t n, DType dtype) {
 
 /// Whether a layout is that of ops/packing.h.
 bool inBlocks(const memory::desc& desc, const PackSource& b, DType dtype) {
-  const int64_t unit = packedRowUnit(dtype), rows = (b.k + unit - 1) / unit * unit;
+  const int64_t unit = packedRowUnit(dtype), rows = packedRows(b.k, dtype);
 #if DNNL_VERSION_MAJOR >= 3
   const memory::dims blocks = desc.get_inner_blks(), places = desc.get_inner_idxs(),
                      strides = desc.get_strides();
@@ -267,6 +267,19 @@ ProductKernels productKernels() { return {multiply, pack, packedBytes, supports}
 
 size_t packedLayoutBytes(int64_t k, int64_t n, DType dtype) {
   return guarded("lay out a matrix", [&] { return packedLayout(k, n, dtype).get_size(); });
+}
+
+Tensor packedByLibrary(const PackSource& b, DType dtype) {
+  return guarded("pack a matrix", [&] {
+    const memory::desc& layout = packedLayout(b.k, b.n, dtype);
+    if (!inBlocks(layout, b, dtype))
+      fail(Code::Unsupported,
+           "Expected oneDNN's layout of a packed matrix to be ours, but it has another on this machine");
+    const Tensor packed = Tensor::zeros({static_cast<int64_t>(layout.get_size())}, DType::u8);
+    std::memset(packed.raw(), 0xff, packed.bytes());
+    reorder(b, memory(layout, library().engine, packed.raw()));
+    return packed;
+  });
 }
 
 std::string oneDnnVersionText() {

@@ -297,6 +297,23 @@ const ops: Record<string, Op> = {
       { what: 'step NaN', attributes: { step: Number.NaN }, says: /step/ },
     ],
   },
+  pack: {
+    inputs: { x: of(4, 6) },
+    attributes: { used: 2, blocks: 3 },
+    changes: [
+      ...matrixChanges.slice(0, 1),
+      { what: 'nothing to pack', inputs: { x: of(0, 6) }, says: /Expected a matrix x/ },
+      { what: 'a list of numbers', inputs: { x: of(6) }, says: /Expected a matrix x/ },
+      {
+        what: 'blocks that do not divide',
+        attributes: { blocks: 4 },
+        says: /blocks that divide the 6 columns/,
+      },
+      { what: 'transposed blocks', attributes: { transposed: true }, says: /not transposed/ },
+      { what: 'more than a block has', attributes: { used: 3 }, says: /used between 1 and 2/ },
+      { what: 'none of a block', attributes: { used: 0 }, says: /used between 1 and 2/ },
+    ],
+  },
   gradient_norm: { inputs: { x: of(3) }, changes: matrixChanges.slice(0, 3) },
   philox: {
     inputs: {},
@@ -372,6 +389,10 @@ describe.each(Object.entries(ops))('%s', (name, op) => {
         'width',
         'causal',
         'scale',
+        'used',
+        'blocks',
+        'transposed',
+        'library',
       ];
       for (const key of [
         ...keys,
