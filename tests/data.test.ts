@@ -78,6 +78,41 @@ describe('a data set', () => {
     expect(dataset.report.skipped).toEqual({ 'missing picture': 1 });
   });
 
+  it('counts entries that are no objects and keeps the others', async () => {
+    const [picture, questions, annotations] = ['p.png', 'q.json', 'a.json'].map((file) =>
+      join(folder, `single-${file}`),
+    ) as [string, string, string];
+    await writePicture(picture, 1);
+    const entry = (id: number) => ({
+      question_id: id,
+      image_id: 1,
+      question: 'What?',
+      multiple_choice_answer: 'cat',
+    });
+    await writeFile(
+      questions,
+      JSON.stringify({ questions: [null, entry(1), 'two', [], entry(2), entry(3)] }),
+    );
+    await writeFile(annotations, JSON.stringify({ annotations: [entry(1), null, 7, [entry(2)], entry(3)] }));
+    const dataset = await VqaDataset.load({
+      questions,
+      annotations,
+      name: 'single',
+      pictures: () => picture,
+    });
+    expect(dataset.samples.map(({ questionId }) => questionId)).toEqual([1, 3]);
+    expect(dataset.report).toMatchObject({
+      questions: 6,
+      kept: 2,
+      skipped: { 'malformed question': 3, 'malformed annotation': 3, 'no annotation': 1 },
+    });
+    expect(dataset.report.examples).toContain(`malformed question: entry 0 of ${questions} is null`);
+    expect(dataset.report.examples).toContain(`malformed annotation: entry 1 of ${annotations} is null`);
+    const part = dataset.subset([1, 2]);
+    expect(part.report).toMatchObject({ questions: 2, kept: 1, skipped: { 'no annotation': 1 } });
+    expect(part.unassigned.counts).toEqual({ 'malformed question': 3, 'malformed annotation': 3 });
+  });
+
   it('is an error when empty, saying why', async () => {
     const root = join(folder, 'empty');
     await mkdir(join(root, 'images'), { recursive: true });

@@ -2,8 +2,10 @@
 
 /** Why a question is left out of a data set. */
 export type SkipReason =
-  /** No integer question_id or image_id, no text, or the id was there before. */
+  /** No object, no integer question_id or image_id, no text, or the id was there before. */
   | 'malformed question'
+  /** No object; a question it was meant for is counted of its own. */
+  | 'malformed annotation'
   /** No annotation with answers for the question. */
   | 'no annotation'
   /** The picture of the question is not among the files. */
@@ -60,7 +62,9 @@ export class SkipReport<Reason extends string = SkipReason> {
 
   /** These entries alone as the counts of a data set that keeps nothing. */
   asCounts(name: string): Omit<DatasetCounts, 'skipped'> & { skipped: Partial<Record<Reason, number>> } {
-    return { name, questions: this.size, kept: 0, skipped: this.counts, examples: this.examples };
+    const { counts, examples } = this;
+    const annotations = (counts as Partial<Record<string, number>>)['malformed annotation'] ?? 0;
+    return { name, questions: this.size - annotations, kept: 0, skipped: counts, examples };
   }
 
   /** Questions left out. */

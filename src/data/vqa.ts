@@ -8,7 +8,7 @@ import {
   requireObject,
   requireText,
 } from '../arguments.js';
-import { DuetError, throwIfAborted } from '../errors.js';
+import { DuetError, shown, throwIfAborted } from '../errors.js';
 import { normaliseAnswer } from './answer-text.js';
 import { type AnswerCount, AnswerVocabulary, countAnswers } from './answers.js';
 import { forEachAtOnce } from './concurrency.js';
@@ -103,16 +103,30 @@ export class VqaDataset {
       readEntries(files.annotations, 'annotations'),
     ]);
     // Of two entries with one id the first counts, in both files.
-    const annotationOf = new Map(annotations.map((entry) => [entry.question_id, entry] as const).reverse());
-    const imageIds = questions.map((question) => question.image_id).filter(isId);
+    const annotationOf = new Map(
+      annotations
+        .filter(isEntry)
+        .map((entry) => [entry.question_id, entry] as const)
+        .reverse(),
+    );
+    const imageIds = questions.map((question) => (question as Entry | null)?.image_id).filter(isId);
     const pictureOf = await findPictures(pictures, imageIds);
     const skipped = new SkipReport();
+    for (const [index, entry] of annotations.entries()) {
+      if (isEntry(entry)) continue;
+      const message = `entry ${index} of ${files.annotations} is ${shown(entry)}`;
+      skipped.note(`annotation ${index} of ${name}`, 'malformed annotation', message);
+    }
     const samples: VqaSample[] = [];
     const seen = new Set<number>();
     for (const [index, entry] of questions.entries()) {
-      const { question_id: questionId, image_id: imageId, question } = entry;
       const malformed = (key: number | string, what: string) =>
         skipped.note(key, 'malformed question', `entry ${index} of ${path} ${what}`);
+      if (!isEntry(entry)) {
+        malformed(`entry ${index} of ${name}`, `is ${shown(entry)}`);
+        continue;
+      }
+      const { question_id: questionId, image_id: imageId, question } = entry;
       if (!isId(questionId)) {
         malformed(`entry ${index} of ${name}`, 'has no id');
         continue;
@@ -175,7 +189,8 @@ export class VqaDataset {
   /** Counts of what is used and what was skipped. */
   get report(): DatasetCounts {
     const kept = this.samples.filter((sample) => !this.skipped.has(sample.questionId)).length;
-    return { ...this.skipped.asCounts(this.name), questions: kept + this.skipped.size, kept };
+    const counts = this.skipped.asCounts(this.name);
+    return { ...counts, questions: kept + counts.questions, kept };
   }
 
   /**
@@ -282,10 +297,14 @@ interface Entry {
   [field: string]: unknown;
 }
 
-async function readEntries(path: string, field: 'questions' | 'annotations'): Promise<Entry[]> {
+function isEntry(value: unknown): value is Entry {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+async function readEntries(path: string, field: 'questions' | 'annotations'): Promise<unknown[]> {
   const json = await readJson(path, field);
   const list = (json as Entry | null)?.[field];
-  if (!Array.isArray(list) || list.some((entry) => typeof entry !== 'object' || entry === null)) {
+  if (!Array.isArray(list)) {
     throw new DuetError('CORRUPT', `Expected {"${field}": [{...}, ...]} as in VQA v2 in ${path}`);
   }
   return list;
