@@ -126,31 +126,35 @@ export {
   type ViltOptions,
 } from './models/vilt.js';
 export type {
-  AdapterMode,
-  AutoencoderShape,
   ComputeType,
+  DType,
+  OptimizerOptions,
+  ScheduleOptions,
+  SystemInfo,
+  TensorData,
+  Tensors,
+} from './native/core.js';
+export type {
+  AdapterMode,
+  HiddenStates,
+  StepResult,
+  TrainingOptions,
+  ViltBatch,
+} from './native/federated.js';
+export type {
+  AutoencoderShape,
   DenoisingBatch,
   DenoisingOptions,
   DenoisingResult,
   DfgnPart,
-  DType,
-  HiddenStates,
   MemoryPlan,
-  OptimizerOptions,
   PictureGrid,
   PlannedStep,
   PredictionBatch,
-  ScheduleOptions,
-  StepResult,
-  SystemInfo,
-  TensorData,
-  Tensors,
   TextEncoderShape,
   TextStates,
   TokenBatch,
-  TrainingOptions,
-  ViltBatch,
-} from './native.js';
+} from './native/stickers.js';
 export {
   type EpochReport,
   Pretraining,
@@ -220,7 +224,7 @@ export {
 } from './stickers/samplers/sampler.js';
 export { NoiseSchedule, type NoiseScheduleOptions } from './stickers/samplers/schedule.js';
 export type { StickerTrainerOptions, TrainerSettings } from './stickers/settings.js';
-export type { Space, SpaceShape } from './stickers/space.js';
+export type { EnteringClips, Space, SpaceShape } from './stickers/space.js';
 export { Sticker } from './stickers/sticker.js';
 export { DRAWINGS, type Drawing } from './stickers/synthetic/drawings.js';
 export { type DrawOptions, drawSticker, generateStickers } from './stickers/synthetic/generate.js';
