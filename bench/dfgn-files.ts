@@ -4,7 +4,8 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Dfgn } from '../dist/models/dfgn.js';
-import { native, type TensorData } from '../dist/native.js';
+import type { TensorData } from '../dist/native/core.js';
+import { native } from '../dist/native.js';
 import type { ClipShape } from './work-dfgn.js';
 
 /** The files in a folder that `writeFiles` made. */

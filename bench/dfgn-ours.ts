@@ -2,7 +2,9 @@
 // the protocol of peers/dfgn_step.py: `step N` is answered by one line of JSON with seconds, cpuSeconds, peakBytes, losses.
 import { createInterface } from 'node:readline';
 import { Dfgn } from '../dist/models/dfgn.js';
-import { type ComputeType, type DenoisingBatch, native, type TensorData } from '../dist/native.js';
+import type { ComputeType, TensorData } from '../dist/native/core.js';
+import type { DenoisingBatch } from '../dist/native/stickers.js';
+import { native } from '../dist/native.js';
 import { Ddim } from '../dist/stickers/samplers/ddim.js';
 import { sample } from '../dist/stickers/samplers/sampler.js';
 import { NoiseSchedule } from '../dist/stickers/samplers/schedule.js';

@@ -5,7 +5,8 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { viltConfig } from '../dist/models/config.js';
 import { Vilt } from '../dist/models/vilt.js';
-import { native, type TensorData } from '../dist/native.js';
+import type { TensorData } from '../dist/native/core.js';
+import { native } from '../dist/native.js';
 import type { StepShape } from './work.js';
 
 /** The files in a folder that `writeFiles` made. */

@@ -2,7 +2,9 @@
 // protocol of peers/feddat_step.py: `step N` is answered by one line of JSON with seconds, cpuSeconds, peakBytes, losses.
 import { createInterface } from 'node:readline';
 import { DEFAULT_TASK, Vilt } from '../dist/models/vilt.js';
-import { type ComputeType, native, type StepResult, type Tensors, type ViltBatch } from '../dist/native.js';
+import type { ComputeType, Tensors } from '../dist/native/core.js';
+import type { StepResult, ViltBatch } from '../dist/native/federated.js';
+import { native } from '../dist/native.js';
 import { fileNames } from './feddat-files.js';
 import { peakBytes } from './peak-memory.js';
 import type { PassOrder, StepShape } from './work.js';

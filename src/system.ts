@@ -1,6 +1,7 @@
 /** The few functions of the addon that are public as they are. */
 
-import { native, type SystemInfo, type TensorData } from './native.js';
+import type { SystemInfo, TensorData } from './native/core.js';
+import { native } from './native.js';
 
 /** Instruction set, oneDNN version and threads. @throws DuetError UNSUPPORTED when the addon does not load */
 export function systemInfo(): SystemInfo {

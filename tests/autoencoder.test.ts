@@ -4,7 +4,8 @@
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { AutoencoderKl, autoencoderShape } from '../src/models/autoencoder.js';
-import { native, type PictureGrid } from '../src/native.js';
+import type { PictureGrid } from '../src/native/stickers.js';
+import { native } from '../src/native.js';
 import { rejection } from './native-support.js';
 import { AUTOENCODER as config, drawn, modelFolder, type TensorSet } from './support/encoder-folders.js';
 import { AutoencoderReference, autoencoderShapes } from './support/reference/autoencoder.js';

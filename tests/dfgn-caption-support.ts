@@ -2,7 +2,7 @@
 
 import { Dfgn, type DfgnOptions } from '../src/models/dfgn.js';
 import { type DfgnConfigInput, dfgnConfig } from '../src/models/dfgn-config.js';
-import type { DenoisingBatch, DenoisingOptions, PredictionBatch } from '../src/native.js';
+import type { DenoisingBatch, DenoisingOptions, PredictionBatch } from '../src/native/stickers.js';
 
 export const ENCODER = { vocab_size: 12, max_length: 6, num_layers: 2, num_heads: 2 };
 export const FRAMES = 3;

@@ -4,7 +4,8 @@
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Dfgn } from '../src/models/dfgn.js';
-import type { PredictionBatch, Tensors } from '../src/native.js';
+import type { Tensors } from '../src/native/core.js';
+import type { PredictionBatch } from '../src/native/stickers.js';
 import { CaptionVocabulary } from '../src/stickers/caption-vocabulary.js';
 import { temporaryFolder } from './data-support.js';
 import {

@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest';
 import { Dfgn } from '../src/models/dfgn.js';
 import { type DfgnConfigInput, dfgnConfig, dfgnPreset } from '../src/models/dfgn-config.js';
-import type { DenoisingBatch, MemoryPlan, PlannedStep } from '../src/native.js';
+import type { DenoisingBatch, MemoryPlan, PlannedStep } from '../src/native/stickers.js';
 import { memoryTable, totalBytes } from '../src/stickers/memory-plan.js';
 import { captionNetwork, ENCODER, TRAINING, wave } from './dfgn-caption-support.js';
 import { rejection } from './native-support.js';

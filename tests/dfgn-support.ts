@@ -2,7 +2,8 @@
 
 import { Dfgn, type DfgnOptions } from '../src/models/dfgn.js';
 import { type DfgnConfigInput, dfgnConfig } from '../src/models/dfgn-config.js';
-import { type DenoisingBatch, type DenoisingOptions, native, type PredictionBatch } from '../src/native.js';
+import type { DenoisingBatch, DenoisingOptions, PredictionBatch } from '../src/native/stickers.js';
+import { native } from '../src/native.js';
 import { normals } from './support/reference/numbers.js';
 
 native.setThreads(1);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Dfgn } from '../src/models/dfgn.js';
 import { STI_VARIANTS } from '../src/models/dfgn-config.js';
-import type { DenoisingBatch } from '../src/native.js';
+import type { DenoisingBatch } from '../src/native/stickers.js';
 import {
   type Config,
   denoisingBatch,

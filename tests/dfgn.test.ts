@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Dfgn } from '../src/models/dfgn.js';
 import { type DfgnConfigInput, dfgnConfig, dfgnPreset, STI_VARIANTS } from '../src/models/dfgn-config.js';
-import { native, type PredictionBatch } from '../src/native.js';
+import type { PredictionBatch } from '../src/native/stickers.js';
+import { native } from '../src/native.js';
 import {
   type Config,
   joined,

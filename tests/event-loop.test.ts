@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { NativeVilt, ViltBatch } from '../src/native.js';
+import type { NativeVilt, ViltBatch } from '../src/native/federated.js';
 import { addon, rejection, tinyBatch, tinyShape, trainableModel } from './native-support.js';
 
 let model: NativeVilt;

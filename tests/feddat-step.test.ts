@@ -2,7 +2,9 @@
 // the baselines.
 
 import { afterAll, describe, expect, test } from 'vitest';
-import { native, type Tensors, type TrainingOptions } from '../src/native.js';
+import type { Tensors } from '../src/native/core.js';
+import type { TrainingOptions } from '../src/native/federated.js';
+import { native } from '../src/native.js';
 import { expectClose, expectEachClose, FP32 } from './support/reference/check.js';
 import { binary, mutual } from './support/reference/loss.js';
 import { AdamW, withoutDecay } from './support/reference/optimizer.js';

@@ -1,7 +1,9 @@
 // A local training over several batches: clearing and clipping of gradients, schedules, what is kept for resuming.
 
 import { describe, expect, test } from 'vitest';
-import { native, type Tensors, type TrainingOptions } from '../src/native.js';
+import type { Tensors } from '../src/native/core.js';
+import type { TrainingOptions } from '../src/native/federated.js';
+import { native } from '../src/native.js';
 import { expectClose, expectEachClose, expectSame } from './support/reference/check.js';
 import { largest } from './support/reference/numbers.js';
 import { AdamW, learningRateAt } from './support/reference/optimizer.js';

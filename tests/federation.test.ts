@@ -7,7 +7,7 @@ import type { Progress } from '../src/federated/report.js';
 import { FedDat } from '../src/federated/strategies/feddat.js';
 import type { ClientUpdate } from '../src/federated/strategies/strategy.js';
 import { isAdapter, isHeadOf } from '../src/models/names.js';
-import type { Tensors } from '../src/native.js';
+import type { Tensors } from '../src/native/core.js';
 import {
   allRounds,
   madeBatch,

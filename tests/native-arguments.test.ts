@@ -5,7 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { NativeVilt, ViltShape } from '../src/native.js';
+import type { NativeVilt, ViltShape } from '../src/native/federated.js';
 import {
   addon,
   CLASSES,

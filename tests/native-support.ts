@@ -5,13 +5,8 @@ import { createRequire } from 'node:module';
 import { setImmediate } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import {
-  addonPath,
-  type NativeAddon,
-  type TrainingOptions,
-  type ViltBatch,
-  type ViltShape,
-} from '../src/native.js';
+import type { TrainingOptions, ViltBatch, ViltShape } from '../src/native/federated.js';
+import { addonPath, type NativeAddon } from '../src/native.js';
 
 /** The calls of the addon that only tests use. */
 export interface TestedAddon extends NativeAddon {

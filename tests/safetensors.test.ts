@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { TensorData } from '../src/native.js';
+import type { TensorData } from '../src/native/core.js';
 import { addon, rejection, runScript } from './native-support.js';
 
 let folder = '';

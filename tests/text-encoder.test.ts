@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { FrozenTextEncoder } from '../src/models/text-encoder.js';
 import { textEncoderConfig } from '../src/models/text-encoder-config.js';
-import { native, type TensorData, type TokenBatch } from '../src/native.js';
+import type { TensorData } from '../src/native/core.js';
+import type { TokenBatch } from '../src/native/stickers.js';
+import { native } from '../src/native.js';
 import { rejection } from './native-support.js';
 import {
   bertKind,

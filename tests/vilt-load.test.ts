@@ -4,7 +4,9 @@ import { mkdtemp, readFile, rm, truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type NativeVilt, native, type TensorData } from '../src/native.js';
+import type { TensorData } from '../src/native/core.js';
+import type { NativeVilt } from '../src/native/federated.js';
+import { native } from '../src/native.js';
 import { expectSame } from './support/reference/check.js';
 import { f32, roundToBf16 } from './support/reference/numbers.js';
 import {

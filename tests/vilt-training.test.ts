@@ -2,7 +2,7 @@
 // training must leave alone.
 
 import { describe, expect, test } from 'vitest';
-import type { NativeVilt, TrainingOptions } from '../src/native.js';
+import type { NativeVilt, TrainingOptions } from '../src/native/federated.js';
 import { expectClose, expectSame, FP32, floats } from './support/reference/check.js';
 import { binary } from './support/reference/loss.js';
 import { largest } from './support/reference/numbers.js';

@@ -2,7 +2,8 @@
 // odd pictures, and batches that cannot be right.
 
 import { describe, expect, test } from 'vitest';
-import type { NativeVilt, TensorData, ViltBatch } from '../src/native.js';
+import type { TensorData } from '../src/native/core.js';
+import type { NativeVilt, ViltBatch } from '../src/native/federated.js';
 import { expectClose, expectSame, FP32, floats } from './support/reference/check.js';
 import { normals, uniform } from './support/reference/numbers.js';
 import {

@@ -1,7 +1,7 @@
 /** Options several commands share, and the parsing of numbers with the wording of the package. */
 
 import { InvalidArgumentError, Option } from 'commander';
-import type { ComputeType } from '../native.js';
+import type { ComputeType } from '../native/core.js';
 
 export interface RuntimeFlags {
   device: 'cpu';

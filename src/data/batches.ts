@@ -2,7 +2,7 @@
 
 import { requireInstance, requireInteger, requireList, requireObject } from '../arguments.js';
 import { DuetError, throwIfAborted } from '../errors.js';
-import type { ViltBatch } from '../native.js';
+import type { ViltBatch } from '../native/federated.js';
 import { AnswerVocabulary } from './answers.js';
 import { ImageProcessor, type ResizedPicture } from './image-processor.js';
 import { PictureError } from './pictures.js';

@@ -3,7 +3,7 @@
 import { requireFunction, requireInteger, requireList, requireObject } from '../arguments.js';
 import type { DatasetCounts, SkipReport } from '../data/report.js';
 import { DuetError, throwIfAborted } from '../errors.js';
-import type { ViltBatch } from '../native.js';
+import type { ViltBatch } from '../native/federated.js';
 
 /** A batch with what it is scored by. */
 export interface LabelledBatch extends ViltBatch {

@@ -2,7 +2,7 @@
 
 import { DuetError, messageOf, throwIfAborted } from '../errors.js';
 import { DEFAULT_TASK, type Vilt } from '../models/vilt.js';
-import type { StepResult, TrainingOptions } from '../native.js';
+import type { StepResult, TrainingOptions } from '../native/federated.js';
 import type { BatchSource } from './batch-source.js';
 
 /** One participant of a federation: its data and the name of its head. */

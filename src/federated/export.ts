@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { requireText } from '../arguments.js';
 import { publishedName } from '../models/names.js';
 import type { Vilt } from '../models/vilt.js';
-import { native, type TensorData, type Tensors } from '../native.js';
+import type { TensorData, Tensors } from '../native/core.js';
+import { native } from '../native.js';
 import { makeFolder } from '../run/files.js';
 import type { FederatedClient } from './client.js';
 

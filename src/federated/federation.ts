@@ -12,7 +12,7 @@ import { Random } from '../data/random.js';
 import { codeOf, DuetError, messageOf, shown, throwIfAborted } from '../errors.js';
 import { otherAdapter } from '../models/names.js';
 import type { Vilt } from '../models/vilt.js';
-import type { Tensors } from '../native.js';
+import type { Tensors } from '../native/core.js';
 import { RunFolder } from '../run/run-folder.js';
 import { type FederatedClient, taskOf, trainLocally } from './client.js';
 import { type DataReport, reportsOf } from './data-report.js';

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { requireFunction, requireInstance, requireList, requireObject, requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
 import { Vilt } from '../models/vilt.js';
-import type { OptimizerOptions } from '../native.js';
+import type { OptimizerOptions } from '../native/core.js';
 import { requireRunDir } from '../run/run-folder.js';
 import { validated } from '../validation.js';
 import { requireSource } from './batch-source.js';

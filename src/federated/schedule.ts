@@ -1,7 +1,7 @@
 /** The learning-rate schedule of one local training; `Schedule` says how it is laid out. */
 
 import { z } from 'zod';
-import type { ScheduleOptions } from '../native.js';
+import type { ScheduleOptions } from '../native/core.js';
 
 export const scheduleSchema = z.strictObject({
   /** After the warm-up. Default linear. */

@@ -14,7 +14,7 @@
 import { z } from 'zod';
 import { DuetError } from '../errors.js';
 import type { Vilt } from '../models/vilt.js';
-import type { TensorData, Tensors } from '../native.js';
+import type { TensorData, Tensors } from '../native/core.js';
 import { validated } from '../validation.js';
 
 export interface FederationState {

@@ -1,6 +1,6 @@
 /** A case of reference numbers, its outcome, and the comparison of tensors. */
 
-import type { TensorData } from '../native.js';
+import type { TensorData } from '../native/core.js';
 import { toleranceFor } from './tolerance.js';
 
 export interface Outcome {

@@ -7,7 +7,8 @@ import { readJson } from '../data/files.js';
 import { DuetError } from '../errors.js';
 import type { LabelledBatch } from '../federated/batch-source.js';
 import { nameFromPublished } from '../models/names.js';
-import { native, type TensorData, type Tensors } from '../native.js';
+import type { TensorData, Tensors } from '../native/core.js';
+import { native } from '../native.js';
 import { validated } from '../validation.js';
 import { floats } from './case.js';
 

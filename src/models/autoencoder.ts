@@ -5,13 +5,8 @@ import { z } from 'zod';
 import { requireInteger, requireObject, requireText } from '../arguments.js';
 import { readJson } from '../data/files.js';
 import { DuetError, throwIfAborted } from '../errors.js';
-import {
-  type AutoencoderShape,
-  guarded,
-  type NativeAutoencoderKl,
-  native,
-  type PictureGrid,
-} from '../native.js';
+import type { AutoencoderShape, NativeAutoencoderKl, PictureGrid } from '../native/stickers.js';
+import { guarded, native } from '../native.js';
 import { validated } from '../validation.js';
 import { fileFingerprints, settingsFingerprint } from './folder.js';
 import { weightFiles } from './weight-files.js';

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { invalid, requireObject, requireText } from '../arguments.js';
 import { readJson, writeText } from '../data/files.js';
 import { DuetError } from '../errors.js';
-import type { ViltShape } from '../native.js';
+import type { ViltShape } from '../native/federated.js';
 import { validated } from '../validation.js';
 
 const count = z.int().min(1);

@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { invalid, requireObject, requireText } from '../arguments.js';
 import { readJson, writeText } from '../data/files.js';
 import { DuetError } from '../errors.js';
-import type { DfgnShape } from '../native.js';
+import type { DfgnShape } from '../native/stickers.js';
 import { validated } from '../validation.js';
 
 const count = z.int().min(1);

@@ -4,20 +4,18 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { requireList, requireText } from '../arguments.js';
 import { DuetError } from '../errors.js';
-import {
-  type DenoisingBatch,
-  type DenoisingOptions,
-  type DenoisingResult,
-  type DfgnPart,
-  guarded,
-  type MemoryPlan,
-  type NativeDfgn,
-  native,
-  type PlannedStep,
-  type PredictionBatch,
-  type TensorData,
-  type Tensors,
-} from '../native.js';
+import type { TensorData, Tensors } from '../native/core.js';
+import type {
+  DenoisingBatch,
+  DenoisingOptions,
+  DenoisingResult,
+  DfgnPart,
+  MemoryPlan,
+  NativeDfgn,
+  PlannedStep,
+  PredictionBatch,
+} from '../native/stickers.js';
+import { guarded, native } from '../native.js';
 import { makeFolder } from '../run/files.js';
 import { validated } from '../validation.js';
 import {

@@ -3,7 +3,8 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { DuetError } from '../errors.js';
-import { native, type Tensors } from '../native.js';
+import type { Tensors } from '../native/core.js';
+import { native } from '../native.js';
 
 export interface SavedHead {
   classes: number;

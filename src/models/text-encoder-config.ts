@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { readJson } from '../data/files.js';
 import type { TextEncoderKind } from '../data/text-tokenizer.js';
 import { DuetError } from '../errors.js';
-import type { TextEncoderShape } from '../native.js';
+import type { TextEncoderShape } from '../native/stickers.js';
 import { validated } from '../validation.js';
 
 /** Sizes of a text encoder, from its config.json. */

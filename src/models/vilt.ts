@@ -22,18 +22,16 @@ import { AnswerVocabulary } from '../data/answers.js';
 import { type PictureSpec, pictureSpec, readPictureSpec } from '../data/image-processor.js';
 import { Tokenizer } from '../data/tokenizer.js';
 import { DuetError, type DuetErrorCode } from '../errors.js';
-import {
-  type AdapterMode,
-  guarded,
-  type HiddenStates,
-  type NativeVilt,
-  native,
-  type StepResult,
-  type TensorData,
-  type Tensors,
-  type TrainingOptions,
-  type ViltBatch,
-} from '../native.js';
+import type { TensorData, Tensors } from '../native/core.js';
+import type {
+  AdapterMode,
+  HiddenStates,
+  NativeVilt,
+  StepResult,
+  TrainingOptions,
+  ViltBatch,
+} from '../native/federated.js';
+import { guarded, native } from '../native.js';
 import { validated } from '../validation.js';
 import { readViltConfig, type ViltConfig, viltConfig, viltShape } from './config.js';
 import { fileFingerprint, saveVilt, settingsFingerprint } from './folder.js';

@@ -3,7 +3,7 @@
 import { DuetError } from '../errors.js';
 import { isAdapter } from '../models/names.js';
 import type { Vilt } from '../models/vilt.js';
-import type { TensorData, Tensors } from '../native.js';
+import type { TensorData, Tensors } from '../native/core.js';
 import type { Checkpoint } from '../run/run-folder.js';
 
 export async function packPretraining(model: Vilt, epoch: number, optimizer: Tensors): Promise<Checkpoint> {

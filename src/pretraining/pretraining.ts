@@ -12,7 +12,7 @@ import { laidOut, scheduleSchema } from '../federated/schedule.js';
 import { streamOf } from '../federated/streams.js';
 import { isAdapter } from '../models/names.js';
 import { DEFAULT_TASK, Vilt } from '../models/vilt.js';
-import type { Tensors } from '../native.js';
+import type { Tensors } from '../native/core.js';
 import { RunFolder, requireRunDir } from '../run/run-folder.js';
 import { validated } from '../validation.js';
 import { packPretraining, unpackPretraining } from './checkpoint.js';

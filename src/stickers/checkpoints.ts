@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { DuetError, ioError, messageOf } from '../errors.js';
 import type { Dfgn } from '../models/dfgn.js';
-import type { DfgnPart } from '../native.js';
+import type { DfgnPart } from '../native/stickers.js';
 import { makeFolder, parseJson, readIfThere, writeAtomic } from '../run/files.js';
 import { validated } from '../validation.js';
 

@@ -2,7 +2,7 @@
 
 import { Random } from '../data/random.js';
 import type { StickerBatch, StickerDataset } from '../data/stickers/dataset.js';
-import type { DenoisingBatch } from '../native.js';
+import type { DenoisingBatch } from '../native/stickers.js';
 import { dropWords } from './captions.js';
 import type { Space } from './space.js';
 import { stickerStream } from './streams.js';

@@ -11,7 +11,7 @@ import {
 import { Random } from '../data/random.js';
 import { DuetError, shown } from '../errors.js';
 import { Dfgn } from '../models/dfgn.js';
-import type { PredictionBatch } from '../native.js';
+import type { PredictionBatch } from '../native/stickers.js';
 import { noiseOf, originalOf, type Prediction } from './prediction.js';
 import { Ddim } from './samplers/ddim.js';
 import { DpmSolver } from './samplers/dpm-solver.js';

@@ -1,6 +1,6 @@
 /** What training a frame generation network will take of the memory, as a small table. */
 
-import type { MemoryPlan } from '../native.js';
+import type { MemoryPlan } from '../native/stickers.js';
 import { bytes } from '../report/words.js';
 
 const WORDS: [keyof MemoryPlan, string][] = [

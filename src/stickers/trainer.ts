@@ -4,7 +4,7 @@ import { requireFunction, requireKnown } from '../arguments.js';
 import type { StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import type { Dfgn } from '../models/dfgn.js';
-import type { DenoisingResult, MemoryPlan } from '../native.js';
+import type { DenoisingResult, MemoryPlan } from '../native/stickers.js';
 import { RunFolder, unrecorded } from '../run/run-folder.js';
 import { StickerCheckpoints, type TrainerState } from './checkpoints.js';
 import { type Conditioned, conditioned } from './conditioning.js';

@@ -1,7 +1,8 @@
 // adapter: residual + U relu(D x + d) + u, one adapter or the mean of two, in the three places it is called from.
 
 import { describe, expect, test } from 'vitest';
-import { native, type TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
+import { native } from '../../src/native.js';
 import { checkOp, expectClose, floats } from '../support/reference/check.js';
 import { type AdapterWeights, layerNorm, meanOfAdapters, plus } from '../support/reference/layers.js';
 import { f32, normals } from '../support/reference/numbers.js';

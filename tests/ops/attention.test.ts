@@ -1,7 +1,8 @@
 // attention over sequences laid end to end: self attention on stacked q, k, v and cross attention on q and stacked k, v.
 
 import { describe, expect, test } from 'vitest';
-import { native, type TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
+import { native } from '../../src/native.js';
 import { attention, columnsOf } from '../support/reference/attention.js';
 import {
   type Attributes,

@@ -1,6 +1,6 @@
 // What the lists of bad input share: a sound call of an op, and changes to it that must be refused.
 
-import type { TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
 import type { Attributes } from '../support/reference/check.js';
 import { f32, u8 } from '../support/reference/numbers.js';
 

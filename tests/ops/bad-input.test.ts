@@ -2,7 +2,8 @@
 // name what is wrong. None may end the process or touch memory that is not the op's (see `npm run test:asan`).
 
 import { beforeAll, describe, expect, test } from 'vitest';
-import { native, type TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
+import { native } from '../../src/native.js';
 import { addon } from '../native-support.js';
 import { composedOps } from '../support/composed-ops.js';
 import { f32, i32, u8 } from '../support/reference/numbers.js';

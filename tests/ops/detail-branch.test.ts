@@ -1,7 +1,8 @@
 // detailBranch against a chain of plain convolutions and norms, and weightedSum.
 
 import { describe, expect, test } from 'vitest';
-import { native, type TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
+import { native } from '../../src/native.js';
 import { checkOp, EXACT_ARITHMETIC, floats } from '../support/reference/check.js';
 import { f32, normals } from '../support/reference/numbers.js';
 import { detailBranch, type Grid, rowsOf } from '../support/reference/pictures.js';

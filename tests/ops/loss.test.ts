@@ -1,7 +1,8 @@
 // softmax, log softmax and the losses: distillation (temperature KL), binary cross entropy times classes, cross entropy.
 
 import { describe, expect, test } from 'vitest';
-import { native, type TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
+import { native } from '../../src/native.js';
 import {
   centralDifference,
   checkOp,

@@ -2,7 +2,8 @@
 // numbers in bf16 are left out: the instruction oneDNN rounds with makes them 0.
 
 import { expect, test } from 'vitest';
-import { native, type TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
+import { native } from '../../src/native.js';
 import { f32, normals } from '../support/reference/numbers.js';
 
 /** Normal numbers with what is hard to round among them. */

@@ -1,7 +1,7 @@
 // embedding (sums of table rows), gather_rows and add_rows.
 
 import { describe, expect, test } from 'vitest';
-import type { TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
 import { checkOp, EXACT_ARITHMETIC, floats } from '../support/reference/check.js';
 import { type EmbeddingTerm, embedding } from '../support/reference/layers.js';
 import { f32, i32, uniform } from '../support/reference/numbers.js';

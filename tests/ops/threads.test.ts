@@ -2,7 +2,8 @@
 // of threads repeats its bits. Sums over rows are taken in a fixed number of chunks, so only products may differ.
 
 import { afterAll, describe, expect, test } from 'vitest';
-import { native, type TensorData } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
+import { native } from '../../src/native.js';
 import { type Attributes, BF16, expectClose, expectSame, FP32, floats } from '../support/reference/check.js';
 import { f32, i32, normals, uniform } from '../support/reference/numbers.js';
 

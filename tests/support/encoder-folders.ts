@@ -3,7 +3,9 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { autoencoderShape } from '../../src/models/autoencoder.js';
-import { native, type TensorData, type TextEncoderShape } from '../../src/native.js';
+import type { TensorData } from '../../src/native/core.js';
+import type { TextEncoderShape } from '../../src/native/stickers.js';
+import { native } from '../../src/native.js';
 import { temporaryFolder } from '../data-support.js';
 import { autoencoderShapes } from './reference/autoencoder.js';
 import {

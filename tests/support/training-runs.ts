@@ -1,7 +1,8 @@
 // A tiny ViLT and four batches, trained by the native step: what a run gives, and whether two runs are the same.
 
 import { expect } from 'vitest';
-import type { NativeVilt, Tensors, TrainingOptions } from '../../src/native.js';
+import type { Tensors } from '../../src/native/core.js';
+import type { NativeVilt, TrainingOptions } from '../../src/native/federated.js';
 import { expectSame } from './reference/check.js';
 import {
   collate,

@@ -1,7 +1,7 @@
 /** Centralised training as a strategy. */
 
 import { isAdapter, isHeadOf } from '../../models/names.js';
-import type { Tensors } from '../../native.js';
+import type { Tensors } from '../../native/core.js';
 import type { Evaluation, Strategy } from './strategy.js';
 
 /**

@@ -2,7 +2,7 @@
 
 import { z } from 'zod';
 import { isAdapter, isHeadOf } from '../../models/names.js';
-import type { Tensors } from '../../native.js';
+import type { Tensors } from '../../native/core.js';
 import { validated } from '../../validation.js';
 import {
   type ClientUpdate,

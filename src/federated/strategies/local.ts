@@ -1,7 +1,7 @@
 /** Local training as a strategy. */
 
 import { isAdapter, isHeadOf } from '../../models/names.js';
-import type { Tensors } from '../../native.js';
+import type { Tensors } from '../../native/core.js';
 import type { Evaluation, Strategy } from './strategy.js';
 
 /** Local training only: every client trains its own adapter_0 and head, nothing travels. The lower reference. */

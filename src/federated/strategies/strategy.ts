@@ -3,7 +3,9 @@
 import { z } from 'zod';
 import { requireInteger, requireList, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
-import { type AdapterMode, native, type Tensors, type TrainingOptions } from '../../native.js';
+import type { Tensors } from '../../native/core.js';
+import type { AdapterMode, TrainingOptions } from '../../native/federated.js';
+import { native } from '../../native.js';
 import { validated } from '../../validation.js';
 
 /** How a client's share of the average is counted. */

@@ -1,7 +1,8 @@
 /** adapter: the bottleneck adapter forward and backward, one case a mode (single or gated) and call (how it is wired). */
 
 import { z } from 'zod';
-import { native, type TensorData } from '../../native.js';
+import type { TensorData } from '../../native/core.js';
+import { native } from '../../native.js';
 import { Comparison, floats, type GoldenCase } from '../case.js';
 import { readSettings, readTensors, type TensorMap, under } from '../files.js';
 

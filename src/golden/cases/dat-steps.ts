@@ -8,7 +8,8 @@ import { FedDat } from '../../federated/strategies/feddat.js';
 import { viltConfig } from '../../models/config.js';
 import { isAdapter, isHead, nameFromPublished } from '../../models/names.js';
 import { Vilt } from '../../models/vilt.js';
-import type { StepResult, Tensors } from '../../native.js';
+import type { Tensors } from '../../native/core.js';
+import type { StepResult } from '../../native/federated.js';
 import { Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
 import {
   batchOf,

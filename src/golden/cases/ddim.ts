@@ -7,7 +7,7 @@
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { Dfgn } from '../../models/dfgn.js';
-import type { PredictionBatch } from '../../native.js';
+import type { PredictionBatch } from '../../native/stickers.js';
 import { Ddim } from '../../stickers/samplers/ddim.js';
 import { sample } from '../../stickers/samplers/sampler.js';
 import { NoiseSchedule } from '../../stickers/samplers/schedule.js';

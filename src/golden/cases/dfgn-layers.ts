@@ -9,7 +9,8 @@
 
 import { basename } from 'node:path';
 import { z } from 'zod';
-import { native, type TensorData } from '../../native.js';
+import type { TensorData } from '../../native/core.js';
+import { native } from '../../native.js';
 import { type Comparison, floats, type GoldenCase, type GoldenContext, skipped } from '../case.js';
 import { filesEnding, readSettings, readTensors, type TensorMap, under } from '../files.js';
 import { golden, integers } from './dfgn.js';

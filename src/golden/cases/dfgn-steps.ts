@@ -10,7 +10,8 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { Dfgn } from '../../models/dfgn.js';
-import type { DenoisingBatch, Tensors } from '../../native.js';
+import type { Tensors } from '../../native/core.js';
+import type { DenoisingBatch } from '../../native/stickers.js';
 import { type Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
 import { isThere, readSettings, readTensors, type TensorMap, under } from '../files.js';
 import { EXACT } from '../tolerance.js';

@@ -9,7 +9,8 @@
 
 import { z } from 'zod';
 import { Dfgn } from '../../models/dfgn.js';
-import type { PredictionBatch, TensorData, Tensors } from '../../native.js';
+import type { TensorData, Tensors } from '../../native/core.js';
+import type { PredictionBatch } from '../../native/stickers.js';
 import { Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
 import { filesEnding, isThere, readSettings, readTensors, type TensorMap, under } from '../files.js';
 

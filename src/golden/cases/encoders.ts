@@ -3,7 +3,9 @@
 import { join } from 'node:path';
 import { AutoencoderKl } from '../../models/autoencoder.js';
 import { FrozenTextEncoder } from '../../models/text-encoder.js';
-import { native, type TensorData, type TokenBatch } from '../../native.js';
+import type { TensorData } from '../../native/core.js';
+import type { TokenBatch } from '../../native/stickers.js';
+import { native } from '../../native.js';
 import { Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
 import { isThere, readTensors, type TensorMap } from '../files.js';
 import { EXACT, toleranceFor } from '../tolerance.js';

@@ -13,7 +13,7 @@ import type { ClientUpdate } from '../../federated/strategies/strategy.js';
 import { viltConfig } from '../../models/config.js';
 import { nameFromPublished } from '../../models/names.js';
 import { Vilt } from '../../models/vilt.js';
-import type { Tensors } from '../../native.js';
+import type { Tensors } from '../../native/core.js';
 import { Comparison, floats, type GoldenCase, type GoldenContext, skipped } from '../case.js';
 import {
   batchOf,

@@ -1,6 +1,6 @@
 // diffusers' AutoencoderKL in double precision, one picture at a time, from its published structure; and random weights.
 
-import type { AutoencoderShape } from '../../../src/native.js';
+import type { AutoencoderShape } from '../../../src/native/stickers.js';
 import { attention } from './attention.js';
 import { linear, plus } from './layers.js';
 import { type Numbers, sizeOf } from './numbers.js';

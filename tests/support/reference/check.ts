@@ -11,7 +11,8 @@
 // The central difference with h = 1e-5 adds about 1e-10.
 
 import { expect } from 'vitest';
-import { native, type TensorData } from '../../../src/native.js';
+import type { TensorData } from '../../../src/native/core.js';
+import { native } from '../../../src/native.js';
 import { f32, inBf16, largest, type Numbers, sizeOf, uniform } from './numbers.js';
 
 // Ops are compared on one thread; tests/ops/threads.test.ts compares one thread with several. Small work gains nothing

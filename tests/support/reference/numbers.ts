@@ -2,7 +2,7 @@
 // Everything the native side gets is fp32 (or bf16) exactly, so a reference that starts from the same values in double
 // precision measures the arithmetic of an op and not the rounding of its inputs.
 
-import type { TensorData } from '../../../src/native.js';
+import type { TensorData } from '../../../src/native/core.js';
 
 export type Numbers = ArrayLike<number>;
 

@@ -1,6 +1,6 @@
 // AdamW with decoupled decay (Loshchilov & Hutter 2019) and the learning-rate schedules, in double precision.
 
-import type { OptimizerOptions, ScheduleOptions } from '../../../src/native.js';
+import type { OptimizerOptions, ScheduleOptions } from '../../../src/native/core.js';
 import type { Numbers } from './numbers.js';
 
 export class AdamW {

@@ -2,17 +2,17 @@
 // samples, so that the same samples can be padded in different ways.
 
 import { afterAll, expect } from 'vitest';
-import {
-  type AdapterMode,
-  type NativeVilt,
-  type NativeViltOptions,
-  native,
-  type StepResult,
-  type Tensors,
-  type TrainingOptions,
-  type ViltBatch,
-  type ViltShape,
-} from '../../../src/native.js';
+import type { Tensors } from '../../../src/native/core.js';
+import type {
+  AdapterMode,
+  NativeVilt,
+  NativeViltOptions,
+  StepResult,
+  TrainingOptions,
+  ViltBatch,
+  ViltShape,
+} from '../../../src/native/federated.js';
+import { native } from '../../../src/native.js';
 import { tinyShape } from '../../native-support.js';
 import { centralDifference, expectEachClose, FP32, places } from './check.js';
 import { largest, normals, sizeOf, uniform } from './numbers.js';

@@ -1,7 +1,7 @@
 // CLIP's text model, BERT and T5's encoder in double precision, text by text, from the formulas of their papers; and random
 // weights for them under the published names.
 
-import type { TextEncoderShape } from '../../../src/native.js';
+import type { TextEncoderShape } from '../../../src/native/stickers.js';
 import { attention } from './attention.js';
 import { activate, layerNorm, linear, plus } from './layers.js';
 import { f32, type Numbers, normals, sizeOf } from './numbers.js';

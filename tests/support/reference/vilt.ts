@@ -1,7 +1,7 @@
 // ViLT's forward pass in plain double precision, as published (Hugging Face's ViltModel, FedDAT's adapters after every
 // feed-forward block, FedDAT's head): every padded token is computed, one sample at a time, nothing is fused or skipped.
 
-import type { AdapterMode, ViltBatch, ViltShape } from '../../../src/native.js';
+import type { AdapterMode, ViltBatch, ViltShape } from '../../../src/native/federated.js';
 import { attention } from './attention.js';
 import { type AdapterWeights, activate, layerNorm, linear, meanOfAdapters, plus } from './layers.js';
 import type { Numbers } from './numbers.js';
