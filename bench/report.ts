@@ -8,6 +8,8 @@ export interface Side extends Summary {
   seconds: number[];
   /** Median processor time of a step over all threads. It suffers less than wall time when the machine is not quiet. */
   processorSeconds: number;
+  /** Processor time of each step. */
+  processorSteps: number[];
   /** Processor time over wall time times threads; well below 1, something else was running or a thread was waiting. */
   processorUse: number;
   /** Largest resident size of the process, and the one before a model existed. */
@@ -66,6 +68,10 @@ export function describeCase(r: CaseResult): string {
   rows.push(row('ours', r.ours));
   if (r.peer) rows.push(row(r.peer.name, r.peer));
   lines.push(alignRows(rows));
+  const { processorSteps } = r.ours;
+  lines.push(
+    `processor times of our steps, s: ${processorSteps.map(digits).join(' ')}; the least ${digits(Math.min(...processorSteps))}`,
+  );
   if (Math.min(r.ours.processorUse, r.peer?.processorUse ?? 1) < 0.85) {
     lines.push(
       'The threads had to wait for processors: these times are of a machine that was busy with other things.',

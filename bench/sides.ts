@@ -65,6 +65,7 @@ export class Runner implements Disposable {
       ...summarise(this.seconds),
       seconds: this.seconds,
       processorSeconds: median(this.#cpuSeconds),
+      processorSteps: this.#cpuSeconds,
       processorUse: sum(this.#cpuSeconds) / (sum(this.seconds) * threads),
       peakBytes: this.#peakBytes,
       importedBytes: this.#ready?.importedBytes ?? 0,
