@@ -81,35 +81,45 @@ describe.skipIf(reason)('when the disk is full', () => {
     await rm(filler);
   });
 
-  test('a sticker training stops with DISK_FULL, keeps its last checkpoint and the clips it has, and continues with the same bits', async () => {
-    const drawn = join(await temporaryFolder(), 'drawn');
-    await generateStickers(drawn, { size: 16, frames: 6 });
-    const [whole, cut] = [join(await temporaryFolder(), 'whole'), join(place, 'stickers')];
-    const trainer = async (run: string, cache?: string) =>
-      new StickerTrainer({
-        network: tinyNetwork,
-        data: await StickerDataset.fromFolder(drawn, { frames: 4, size: 16, ...(cache && { cache }) }),
-        ...{ runDir: run, resume: true, steps: 4, batchSize: 2, threads: 1 },
-        ...{ checkpointEvery: 1, reportEvery: 4, keepCheckpoints: 1, learningRate: 1e-3 },
+  test.each([
+    ['all clips are decoded before', true, /write .*weights.safetensors.*: No space left on device/],
+    ['new clips are noted in data.json', false, /write .*data.json: no space is left on its disk/],
+  ])(
+    'a sticker training stops with DISK_FULL, keeps its last checkpoint and the clips it has, and continues with the same bits (%s)',
+    async (_, prepared, what) => {
+      const drawn = join(await temporaryFolder(), 'drawn');
+      await generateStickers(drawn, { size: 16, frames: 6 });
+      const [whole, cut] = [join(await temporaryFolder(), 'whole'), join(place, `stickers-${prepared}`)];
+      const trainer = async (run: string, cache?: string) => {
+        const data = await StickerDataset.fromFolder(drawn, { frames: 4, size: 16, ...(cache && { cache }) });
+        return new StickerTrainer({
+          network: tinyNetwork,
+          data: prepared ? await data.prepare() : data,
+          ...{ runDir: run, resume: true, steps: 4, batchSize: 2, threads: 1 },
+          ...{ checkpointEvery: 1, reportEvery: 4, keepCheckpoints: 1, learningRate: 1e-3 },
+        });
+      };
+      const wanted = await allSteps(await trainer(whole));
+      const full = await trainer(cut, join(cut, 'clips'));
+      const steps = full.run();
+      await steps.next();
+      await steps.next();
+      await fill(filler);
+      await expect(steps.next()).rejects.toMatchObject({
+        code: 'DISK_FULL',
+        message: expect.stringMatching(
+          new RegExp(
+            `Step 3 could not be recorded in .*${what.source}.*; the checkpoint of step 2 is kept, free some space and resume`,
+          ),
+        ),
       });
-    const wanted = await allSteps(await trainer(whole));
-    const full = await trainer(cut, join(cut, 'clips'));
-    const steps = full.run();
-    await steps.next();
-    await steps.next();
-    await fill(filler);
-    await expect(steps.next()).rejects.toMatchObject({
-      code: 'DISK_FULL',
-      message: expect.stringMatching(
-        /Step 3 could not be recorded in .*No space left on device.*; the checkpoint of step 2 is kept, free some space and resume/,
-      ),
-    });
-    expect(await readdir(join(cut, 'checkpoints'))).toEqual(['step-0000002']);
-    await rm(filler);
-    const seen = await allSteps(await trainer(cut, join(cut, 'clips')));
-    expect(withoutMetrics(seen)).toEqual(withoutMetrics(wanted).slice(2));
-    expect((await lastWeights(cut)).equals(await lastWeights(whole))).toBe(true);
-  });
+      expect(await readdir(join(cut, 'checkpoints'))).toEqual(['step-0000002']);
+      await rm(filler);
+      const seen = await allSteps(await trainer(cut, join(cut, 'clips')));
+      expect(withoutMetrics(seen)).toEqual(withoutMetrics(wanted).slice(2));
+      expect((await lastWeights(cut)).equals(await lastWeights(whole))).toBe(true);
+    },
+  );
 
   test('a full cache of clips costs nothing but the cache', async () => {
     const drawn = join(await temporaryFolder(), 'drawn');
