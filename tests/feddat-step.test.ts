@@ -180,6 +180,37 @@ describe('orders', () => {
   });
 });
 
+describe('a batch that adapter 1 goes through in several parts', () => {
+  // About 1900 rows, in three parts of 768 or less that end within samples' patterns.
+  const p = shape.patchSize;
+  const samples = Array.from({ length: 151 }, (_, i) =>
+    sample(shape, 1 + (i % 10), p * (1 + (i % 5)), p * (1 + (i % 3)), i),
+  );
+  const many = collate(shape, samples);
+  const step = async (order: 'merged' | 'published') => {
+    const model = await started({ order, keepOutputs: true });
+    const results = [await model.step(many), await model.step(batch)];
+    return { results, parameters: await readAll(model), state: await model.optimizerState() };
+  };
+
+  test('gives the training of the published order', async () => {
+    const merged = await step('merged');
+    expectNearRuns(merged, await step('published'));
+    expect(merged.results[0]!.logits1).toHaveLength(samples.length * CLASSES);
+  });
+
+  test('what is not finite in the last part stops the step before anything moves', async () => {
+    const model = await started();
+    const before = await readAll(model);
+    const broken = { ...many, pixelValues: many.pixelValues.slice() };
+    broken.pixelValues.fill(Number.NaN, -shape.channels * many.height * many.width);
+    await expect(model.step(broken)).rejects.toMatchObject({ code: 'NOT_FINITE' });
+    expectSameTensors(await readAll(model), before);
+    const clean = await started();
+    expect(await model.step(batch)).toEqual(await clean.step(batch));
+  });
+});
+
 describe('losses that are not finite', () => {
   const poisoned = { ...batch, pixelValues: batch.pixelValues.slice().fill(Number.NaN, 0, 1) };
   const cases: [string, Partial<TrainingOptions>, RegExp][] = [
