@@ -64,6 +64,8 @@ async function serve(options: OurOptions): Promise<void> {
     clearGradients: 'none',
   });
   const batch = await readBatch(files.batch, shape);
+  // What the benchmark itself has read is let go of, as the peer does by counting references.
+  globalThis.gc?.();
   answer({ ready: `duet-train, oneDNN ${native.systemInfo().onednn}`, threads, importedBytes });
 
   for await (const line of createInterface({ input: process.stdin })) {

@@ -78,7 +78,12 @@ export class Runner implements Disposable {
 export function startOurs(file: string, options: { threads: number }): Runner {
   const env = { ...process.env, OMP_NUM_THREADS: String(options.threads) };
   return new Runner(
-    new LineProcess('Our side', process.execPath, [script(file), JSON.stringify(options)], env),
+    new LineProcess(
+      'Our side',
+      process.execPath,
+      ['--expose-gc', script(file), JSON.stringify(options)],
+      env,
+    ),
   );
 }
 

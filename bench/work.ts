@@ -100,8 +100,8 @@ export function workOfStep(s: StepShape, order: PassOrder): StepWork {
     order === 'merged'
       ? {
           'embedding and first layer, once': patches + forward,
-          'middle layers, forward of two streams': 2 * (N - 2) * forward,
-          'middle layers, backward of two streams': 2 * (N - 2) * backward,
+          'middle layers, forward, gated and with adapter 1': 2 * (N - 2) * forward,
+          'middle layers, backward of both': 2 * (N - 2) * backward,
           'last layer, forward and backward': 2 * (lastForward + lastBackward),
           adapters: (3 + 3) * unit + (N - 2) * (3 + 5) * unit + (3 + 5) * pooledUnit,
           'pooler and head': 4 * pooler + 3 * head + 4 * head,

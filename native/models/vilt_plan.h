@@ -35,7 +35,8 @@ struct ViltPlan {
   std::vector<uint8_t> keyMask;
 };
 
-/// The samples [first, end) of a plan that is embedded already, as rows of their own from `firstRow[first]` of it on.
+/// The samples [first, end) of a plan that is embedded already, as rows of their own from `firstRow[first]`
+/// of it on.
 ViltPlan samplesOf(const ViltPlan& plan, int64_t first, int64_t end);
 
 /// Checks the batch against the model's sizes and lays it out.

@@ -8,8 +8,8 @@ namespace duet {
 
 namespace {
 
-/// The system maps a wide neighbourhood of every row that is read from a file: of a large vocabulary soon all of
-/// it. So tables larger than this are read a few rows at a time, and their pages given back in between.
+/// The system maps a wide neighbourhood of every row that is read from a file: of a large vocabulary soon all
+/// of it. So tables larger than this are read a few rows at a time, and their pages given back in between.
 constexpr size_t kLargeTable = size_t{8} << 20;
 constexpr int64_t kRowsOfLargeTable = 4;
 

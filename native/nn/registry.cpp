@@ -233,8 +233,8 @@ void runDistillation(Call& c) {
     const Tensor& labels = c.input("labels");
     require(labels.shape() == x.shape(), "Expected labels of ", x.shape().text(), " but received ",
             labels.shape().text());
-    loss += share * backend().loss.binary({x.f32(), labels.f32(), x.dim(0), x.elements() / x.dim(0),
-                                           x.dim(0), share, gradient.f32(), false});
+    loss += share * backend().loss.binary({x.f32(), labels.f32(), x.dim(0), x.elements() / x.dim(0), x.dim(0),
+                                           share, gradient.f32(), false});
   }
   if (part != "bce") {
     const Tensor& target = c.input("target");

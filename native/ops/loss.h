@@ -27,7 +27,7 @@ struct BinaryLoss {
   const float* logits;
   const float* targets;
   int64_t rows, classes;
-  int64_t batch;  // B
+  int64_t batch;    // B
   float scale;      // of the gradient
   float* gradient;  // or null
   bool accumulate;
