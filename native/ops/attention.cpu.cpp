@@ -1,8 +1,12 @@
 // Attention on the CPU: one task per sequence and head, a block of query rows at a time. All
-// products go through one register-blocked kernel C (+)= A B whose right side has unit stride;
-// A may be read along either axis, so only K and V (forward) are ever transposed.
+// products go through tile_product.h, whose right side has unit stride; the left one may be read along
+// either axis, so only K and V are ever transposed.
+#include <algorithm>
+
 #include "ops/attention_rows.h"
 #include "ops/kernels.h"
+#include "ops/tile_product.h"
+#include "ops/transpose.h"
 
 namespace duet::cpu::DUET_ISA {
 
@@ -13,61 +17,10 @@ void bf16DotBackward(const AttentionBackward& c);
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kRows = 8, kVectors = 3;
-#elif defined(__AVX2__)
-constexpr int kRows = 4, kVectors = 3;
-#else
-constexpr int kRows = 4, kVectors = 2;
-#endif
-
-// C[R x V*lanes] (+)= A[R x K] B[K x V*lanes]; A element (r, k) at a[r * aRow + k * aColumn].
-template <int R, int V>
-inline void tile(int64_t depth, const float* a, int64_t aRow, int64_t aColumn, const float* b, int64_t bRow,
-                 float* c, int64_t cRow, bool accumulate) {
-  Vec sum[R][V];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = accumulate ? loadVec(c + r * cRow + v * kLanes) : Vec{};
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec right[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) right[v] = loadVec(b + k * bRow + v * kLanes);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Vec left = fillVec(a[r * aRow + k * aColumn]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] += left * right[v];
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) storeVec(c + r * cRow + v * kLanes, sum[r][v]);
-}
-
-template <int R>
-inline void rowsOf(int64_t n, int64_t depth, const float* a, int64_t aRow, int64_t aColumn, const float* b,
-                   int64_t bRow, float* c, int64_t cRow, bool accumulate) {
-  int64_t j = 0;
-  for (; j + kVectors * kLanes <= n; j += kVectors * kLanes)
-    tile<R, kVectors>(depth, a, aRow, aColumn, b + j, bRow, c + j, cRow, accumulate);
-  if (kVectors > 2 && j + 2 * kLanes <= n) {
-    tile<R, 2>(depth, a, aRow, aColumn, b + j, bRow, c + j, cRow, accumulate);
-    j += 2 * kLanes;
-  }
-  for (; j < n; j += kLanes) tile<R, 1>(depth, a, aRow, aColumn, b + j, bRow, c + j, cRow, accumulate);
-}
-
-// n is a multiple of kLanes (buffers are padded to it).
-void multiply(int64_t m, int64_t n, int64_t depth, const float* a, int64_t aRow, int64_t aColumn,
+/// c (+)= a b; `columns` is a multiple of the lanes (buffers are padded to it).
+void multiply(int64_t rows, int64_t columns, int64_t count, const float* a, int64_t aRow, int64_t aStep,
               const float* b, int64_t bRow, float* c, int64_t cRow, bool accumulate) {
-  int64_t i = 0;
-  for (; i + kRows <= m; i += kRows)
-    rowsOf<kRows>(n, depth, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
-  for (; i < m; ++i)
-    rowsOf<1>(n, depth, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
+  tileProduct({rows, columns, count, a, aRow, aStep, b, bRow, kProductColumns, c, cRow, accumulate});
 }
 
 /// Rows of one head as f32, `width` >= headSize columns with zeros behind.
@@ -87,12 +40,17 @@ void copyHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int6
 template <typename T>
 void copyHeadTransposed(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, float* to,
                         int64_t width) {
-  for (int64_t i = 0; i < size; ++i)
-    for (int64_t r = rows; r < width; ++r) to[i * width + r] = 0.0f;
-  for (int64_t r = 0; r < rows; ++r) {
-    const T* from = static_cast<const T*>(m.data) + (row + r) * m.stride + head * size;
-    for (int64_t i = 0; i < size; ++i) to[i * width + r] = readAs(from, i);
-  }
+  for (int64_t r = 0; r < width; r += kLanes)
+    for (int64_t i = 0; i < size; i += kLanes) {
+      const int64_t count = std::min<int64_t>(kLanes, size - i);
+      const T* from = static_cast<const T*>(m.data) + (row + r) * m.stride + head * size + i;
+      Vec block[kLanes];
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < kLanes; ++k)
+        block[k] = r + k < rows ? loadSome(from + k * m.stride, count) : Vec{};
+      transpose(block);
+      for (int64_t k = 0; k < count; ++k) storeVec(to + (i + k) * width + r, block[k]);
+    }
 }
 
 template <typename T>

@@ -42,7 +42,8 @@ static inline void storeVec(bf16* p, Vec v) {
   *reinterpret_cast<VecHalf*>(p) = __builtin_convertvector(result, VecHalf);
 }
 
-static inline Vec fillVec(float value) { return Vec{} + value; }
+// 0 + value would keep an addition, which turns -0 into 0.
+static inline Vec fillVec(float value) { return value - Vec{}; }
 
 static inline float floatFromBits(int32_t bits) {
   float value;
