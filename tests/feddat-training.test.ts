@@ -71,7 +71,7 @@ describe('clipping', () => {
         const model = await started({ method, maxGradNorm, keepGradients: true, clearGradients: 'none' });
         const { gradNorm } = await model.step(batch);
         const all = Object.entries(await model.gradients());
-        const last = all.filter(([name]) => !name.startsWith('update_1.')); // `feddat` reports its second update
+        const last = all.filter(([name]) => !name.includes('update_1.')); // `feddat` reports its second update
         const gradients = Object.fromEntries(last);
         // Stacked parts of one parameter are listed apart; the norm does not mind.
         expectEachClose([gradNorm!], [norm(gradients)], 1e-5, 'norm');

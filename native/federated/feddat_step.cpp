@@ -187,6 +187,7 @@ StepResult mergedStep(Training& t, const ViltBatch& batch) {
   if (t.options.keepGradients) t.keepGradients("update_1.", joined(t.headPart, t.adapter1Part));
   t.optimizer.update(t.headPart, rate1, ClearGradients::none);
   t.optimizer.update(t.adapter1Part, rate1, ClearGradients::none);
+  if (t.options.keepGradients) t.keepParameters("after_update_1.");
 
   const HeadPass head = headPass(t, pooled.value, {batch}, first.logits, "L_0");
   trunk.give(pooled, head.dPooled);
@@ -241,6 +242,7 @@ StepResult publishedStep(Training& t, const ViltBatch& batch) {
   setTrainable(t.adapter0Part, false);
   const Reported first = fullPass(t, plan, batch, AdapterMode::adapter1, logitsAll, 1, "L_1");
   update("update_1.");
+  if (t.options.keepGradients) t.keepParameters("after_update_1.");
   setTrainable(t.adapter0Part, true);
   setTrainable(t.adapter1Part, false);
   const Reported second = fullPass(t, plan, batch, AdapterMode::gated, first.logits, 2, "L_0");
@@ -334,6 +336,12 @@ void Training::keepGradients(const std::string& prefix, const std::vector<Parame
       continue;
     gradients[prefix + p.name] = copyOf(p.parameter->gradient.rows(p.firstRow, p.firstRow + p.shape[0]));
   }
+}
+
+void Training::keepParameters(const std::string& prefix) {
+  for (const NamedParameter& p : model.parameters())
+    if (std::find(all.begin(), all.end(), p.parameter) != all.end())
+      gradients[prefix + p.name] = copyOf(p.view());
 }
 
 StepResult fedDatStep(Training& t, const ViltBatch& batch) {

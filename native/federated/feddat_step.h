@@ -31,6 +31,8 @@ struct Training {
   double takeLearningRate() { return learningRateAt(options.optimizer, options.schedule, scheduleStep++); }
   Context context(Tape& tape, int pass) const;
   void keepGradients(const std::string& prefix, const std::vector<Parameter*>& parameters);
+  /// The values of what is trained, as they are now.
+  void keepParameters(const std::string& prefix);
 };
 
 StepResult fedDatStep(Training& training, const ViltBatch& batch);

@@ -71,6 +71,7 @@ export async function quickstartSticker(
       keyFrames: 'equal',
       shortClips: 'pad',
       heldOut: 0,
+      splitSeed: 1,
       wordDrop: 0,
       curriculum: fewTasks(steps),
       lossMask: true,

@@ -35,6 +35,7 @@ interface StickersGenerateFlags extends ComputeFlags {
   loop: number;
   maxBytes?: number;
   enlarge: number;
+  lossless: boolean;
   preview?: string;
   restore: boolean;
 }
@@ -73,6 +74,7 @@ export function stickersGenerateCommand(): Command {
     .option('--delay <ms>', 'milliseconds a frame', integer(10, 655_350), 100)
     .option('--loop <count>', 'times it is played; 0 for ever', integer(0, 65_535), 0)
     .option('--enlarge <factor>', 'enlarges the picture', integer(1), 1)
+    .option('--lossless', 'WebP: every pixel as it was made, unless bytes are limited', false)
     .option('--max-bytes <count>', 'bytes the file may have, e.g. 262144', integer(1))
     .optionsGroup('Machine:')
     .addOption(deviceOption())
@@ -104,7 +106,11 @@ async function generate(
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
   const keep = flags.image === undefined ? flags.keep : { ...flags.keep, 0: flags.image };
   const size = requireInteger(pipeline.settings.size * flags.enlarge, 'the enlarged side', 1, LARGEST_SIDE);
-  const save = { size, ...(flags.maxBytes !== undefined && { maxBytes: flags.maxBytes }) };
+  const save = {
+    size,
+    lossless: flags.lossless,
+    ...(flags.maxBytes !== undefined && { maxBytes: flags.maxBytes }),
+  };
   const out = flags.out.length > 0 ? flags.out : [DEFAULT_OUT];
   for (const path of preview === undefined ? out : [...out, preview]) await checkSaving(path, save);
   const sticker = await pipeline.generate({
@@ -141,7 +147,9 @@ async function generate(
 function keepFrame(text: string, before: Record<number, string>): Record<number, string> {
   const found = /^(\d+)=(.+)$/.exec(text);
   if (!found) throw new InvalidArgumentError(`Expected place=file, e.g. 0=first.png, but received ${text}.`);
-  return { ...before, [Number(found[1])]: found[2] as string };
+  const place = Number(found[1]);
+  if (place in before) throw new InvalidArgumentError(`Expected frame ${place} once.`);
+  return { ...before, [place]: found[2] as string };
 }
 
 function stickerFile(path: string): string {

@@ -56,6 +56,7 @@ export interface StickersTrainFlags extends ComputeFlags {
   keyFrames: KeyFrameMethod;
   shortClips: 'pad' | 'bounce';
   heldOut: number;
+  splitSeed: number;
   captionField?: string;
   cache?: string;
   wordDrop: number;
@@ -115,7 +116,12 @@ export function stickersTrainCommand(): Command {
     )
     .optionsGroup('Data:')
     .option('--pixels <side>', 'side of a clip', integer(4), 64)
-    .option('--patch <side>', 'squares of so many pixels a side become channels (less work)', integer(1), 1)
+    .option(
+      '--patch <side>',
+      'squares of so many pixels a side become channels (less work)',
+      integer(1, 4),
+      1,
+    )
     .option('--frames <count>', 'frames of a clip', integer(1), 8)
     .option('--alpha', 'learn transparency too (pixels only)', false)
     .addOption(
@@ -129,6 +135,7 @@ export function stickersTrainCommand(): Command {
         .default('pad'),
     )
     .option('--held-out <share>', 'share of the stickers that is not trained on, chosen by name', share, 0.1)
+    .option('--split-seed <integer>', 'another choice of the stickers held out', integer(0), 1)
     .option('--caption-field <name>', 'field of captions.jsonl (default: caption, caption_en or text)')
     .option('--word-drop <share>', 'chance of each caption word to become #', share, 21 / 101)
     .option('--cache <dir>', 'folder for decoded clips and latents (default: in the run folder)')
@@ -182,7 +189,8 @@ export async function trainStickers(
     ...(flags.captionField !== undefined && { captionField: flags.captionField }),
   });
   const usable = await decoded(all, progress, signal);
-  const data = flags.heldOut > 0 ? usable.split({ heldOut: flags.heldOut }).training : usable;
+  const data =
+    flags.heldOut > 0 ? usable.split({ heldOut: flags.heldOut, seed: flags.splitSeed }).training : usable;
   progress.note(`training on ${data.size} of ${usable.size} usable stickers`);
   const trainer = new StickerTrainer({
     network: await networkOf(flags),

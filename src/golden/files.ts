@@ -40,8 +40,8 @@ export async function filesEnding(folder: string, end: string): Promise<string[]
 }
 
 /** The tensors whose names begin with `prefix`, without it. */
-export function under(tensors: TensorMap, prefix: string): TensorMap {
-  const found: TensorMap = {};
+export function under<T>(tensors: Record<string, T>, prefix: string): Record<string, T> {
+  const found: Record<string, T> = {};
   for (const [name, tensor] of Object.entries(tensors)) {
     if (name.startsWith(prefix)) found[name.slice(prefix.length)] = tensor;
   }

@@ -223,8 +223,8 @@ export class FrozenTextEncoder {
     if (!this.tokenizer) {
       throw new DuetError(
         'NOT_FOUND',
-        'Expected a tokenizer for this text encoder but its folder has none; put its tokenizer.json there or give ' +
-          'one as option `tokenizer`',
+        'Expected a tokenizer for this text encoder but its folder has none; put its tokenizer.json there, or ' +
+          'vocab.txt (BERT), or vocab.json and merges.txt (CLIP)',
       );
     }
     const tokens = this.tokenizer.encode(texts, this.length);

@@ -137,7 +137,10 @@ export interface NativeVilt {
   /** A new optimizer and schedule; `feddat` first copies adapter_1 over adapter_2. */
   startTraining(options: TrainingOptions): Promise<void>;
   step(batch: ViltBatch): Promise<StepResult>;
-  /** With keepGradients: 'update_1.<param>' and 'update_0.<param>' (`feddat`) or 'update.<param>' of the last step. */
+  /**
+   * With keepGradients: 'update_1.<param>' and 'update_0.<param>' (`feddat`) or 'update.<param>' of the last step; also
+   * 'after_update_1.<param>', the values of what is trained between the two updates.
+   */
   gradients(): Promise<Tensors>;
   /** '<param>.exp_avg', '<param>.exp_avg_sq', '<param>.step', 'schedule.step', 'schedule.batch' */
   optimizerState(): Promise<Tensors>;

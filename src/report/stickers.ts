@@ -75,7 +75,7 @@ export function evaluationTables({ clips, filling, denoising, frechet }: Sticker
     losses.push([task, ...byLevel.map(({ loss }) => loss.toFixed(4)), mean.toFixed(4)]);
   }
   const distances = frechet
-    ? `\nFrechet distance: ${FILLING_TASKS.map((task) => `${task} ${frechet[task]?.toFixed(2) ?? '(needs 2 clips)'}`).join('  ')}\n`
+    ? `\nFrechet distance: ${FILLING_TASKS.map((task) => `${task} ${frechet[task]?.toPrecision(4) ?? '(needs 2 clips)'}`).join('  ')}\n`
     : '';
   return `${clips} clips; frames that were not given\n${quality}\n${losses}\n${distances}`;
 }

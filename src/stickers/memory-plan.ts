@@ -1,5 +1,7 @@
 /** What training a frame generation network will take of the memory, as a small table. */
 
+import { totalmem } from 'node:os';
+import { DuetError } from '../errors.js';
 import type { MemoryPlan } from '../native/stickers.js';
 import { bytes } from '../report/words.js';
 
@@ -13,6 +15,21 @@ const WORDS: [keyof MemoryPlan, string][] = [
 
 export function totalBytes(plan: MemoryPlan): number {
   return WORDS.reduce((sum, [part]) => sum + plan[part], 0);
+}
+
+/**
+ * Refuses what this machine cannot hold, which the system would otherwise end without a word.
+ * @throws DuetError INVALID_ARGUMENT
+ */
+export function requireMemory(plan: MemoryPlan, available = totalmem()): void {
+  const wanted = totalBytes(plan);
+  if (wanted <= available) return;
+  throw new DuetError(
+    'INVALID_ARGUMENT',
+    `Expected a training that fits into the ${bytes(available)} of this machine but it needs ${bytes(wanted)}, ` +
+      `${bytes(plan.activations)} of them activations; set patch to 2 (a quarter of the pixels a channel), make ` +
+      'batchSize smaller and accumulation larger, set gradientCheckpointing, or take a smaller network or size',
+  );
 }
 
 /** A line for every part that takes something, and their sum. */

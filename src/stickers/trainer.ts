@@ -10,6 +10,7 @@ import { StickerCheckpoints, type TrainerState } from './checkpoints.js';
 import { type Conditioned, conditioned } from './conditioning.js';
 import { curriculumOf } from './curriculum/by-name.js';
 import { type Curriculum, type CurriculumState, plainState } from './curriculum/curriculum.js';
+import { requireMemory } from './memory-plan.js';
 import { PendingMetrics, type StickerMetrics, type StickerStep } from './metrics.js';
 import { openParts, type Parts, type PipelineSettings, writePipeline } from './parts.js';
 import {
@@ -91,6 +92,7 @@ export class StickerTrainer {
       const { network } = parts;
       this.#checkFit(parts);
       const plan = await this.memoryPlan(parts); // refuses sizes the network cannot take
+      requireMemory(plan);
       folder = await this.#openFolder(parts);
       await this.#startTraining(network);
       const keeper = folder && new StickerCheckpoints(folder.path, settings.emaDecay !== null);

@@ -59,9 +59,12 @@ export async function listStickers(
     names.add(name);
     const path = join(folder, file);
     const caption = captions.get(file) ?? captions.get(plain) ?? (await captionBeside(folder, file, plain));
-    if (caption !== undefined || allowMissingCaptions) samples.push({ name, path, caption: caption ?? '' });
+    if (caption || allowMissingCaptions) samples.push({ name, path, caption: caption ?? '' });
     else {
-      const hint = `${file} has neither a line in ${CAPTIONS} nor a file ${plain}.txt`;
+      const hint =
+        caption === ''
+          ? `the caption of ${file} is empty`
+          : `${file} has neither a line in ${CAPTIONS} nor a file ${plain}.txt`;
       skipped.note(name, 'missing caption', hint);
     }
   }

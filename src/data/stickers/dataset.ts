@@ -76,6 +76,8 @@ export interface StickerCounts {
   skipped: Partial<Record<StickerSkipReason, number>>;
   /** Up to three messages a reason. */
   examples: string[];
+  /** Of the training part of a `split`: the share held out and the seed that chose it. */
+  split?: { heldOut: number; seed: number };
 }
 
 /** A batch as the network takes it. */
@@ -150,6 +152,7 @@ export class StickerDataset {
   /** What was left out so far; shared with the parts of this set. */
   readonly skipped: SkipReport<StickerSkipReason>;
   readonly #shared: Shared;
+  #split: { heldOut: number; seed: number } | undefined;
 
   private constructor(
     name: string,
@@ -207,7 +210,8 @@ export class StickerDataset {
   get report(): StickerCounts {
     const bad = this.samples.filter(({ name }) => this.skipped.has(name)).length;
     const { counts, examples } = this.skipped;
-    return { name: this.name, kept: this.size - bad, skipped: counts, examples };
+    const split = this.#split && { split: this.#split };
+    return { name: this.name, kept: this.size - bad, skipped: counts, examples, ...split };
   }
 
   /** Of the clips decoded so far, by name: equal for the same clip under another name or in another format. */
@@ -276,10 +280,9 @@ export class StickerDataset {
       if (out.size >= wanted) break;
       for (const member of members) out.add(member);
     }
-    return {
-      training: this.where((sample) => !out.has(sample), `${this.name} (training)`),
-      heldOut: this.where((sample) => out.has(sample), `${this.name} (held out)`),
-    };
+    const training = this.where((sample) => !out.has(sample), `${this.name} (training)`);
+    training.#split = { heldOut, seed };
+    return { training, heldOut: this.where((sample) => out.has(sample), `${this.name} (held out)`) };
   }
 
   /**

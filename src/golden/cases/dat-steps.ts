@@ -100,7 +100,18 @@ async function compare(
   for (let number = 0; number < countOf(batches, /^batch(\d+)\./); number++) {
     const result = await model.step(batchOf(under(batches, `batch${number}.`)));
     compareStep(comparison, number, result, info, expected);
-    if (number === 0) compareGradients(comparison, await model.gradients(), info, expected);
+    const kept = await model.gradients();
+    if (number === 0)
+      compareGradients(comparison, kept, info, expected, strategy.training.clearGradients === 'zero');
+    const between = under(expected, `batch${number}.after_update_1.`);
+    compareParameters(
+      comparison,
+      `batch${number}`,
+      between,
+      under(kept, 'after_update_1.'),
+      info,
+      ' after update 1',
+    );
     const after = under(expected, `batch${number}.after_update_0.`);
     const names = Object.keys(after).map(nameFromPublished);
     compareParameters(comparison, `batch${number}`, after, await model.read(names), info);
@@ -129,8 +140,8 @@ function compareStep(
   for (const [what, values] of Object.entries(actual)) {
     const reference = expected[`batch${number}.${what}`];
     if (!reference) continue;
-    const known = what.startsWith('logits') ? distance[`batch${number}.logits`] : undefined;
-    comparison.close(`batch${number}.${what}`, values, floats(reference), known);
+    // Logits are one more product of the pooled vectors: both are as exact.
+    comparison.close(`batch${number}.${what}`, values, floats(reference), distance[`batch${number}.logits`]);
   }
   const losses = info.batches[number] ?? {};
   const ours: Record<string, number | undefined> = {
@@ -156,19 +167,22 @@ function compareStep(
   }
 }
 
-function compareGradients(comparison: Comparison, actual: Tensors, info: Variant, expected: TensorMap): void {
+function compareGradients(
+  comparison: Comparison,
+  actual: Tensors,
+  info: Variant,
+  expected: TensorMap,
+  cleared: boolean,
+): void {
   for (const update of ['update_1', 'update_0']) {
     for (const [published, reference] of Object.entries(under(expected, `batch0.${update}.grad.`))) {
-      const values = actual[`${update}.${nameFromPublished(published)}`] ?? zeros(reference.data.length);
+      const found = actual[`${update}.${nameFromPublished(published)}`];
+      // A gradient cleared to zero is stored by the reference and absent here.
+      const values = found ?? (cleared ? new Float32Array(reference.data.length) : undefined);
       const distance = info.max_abs_diff_to_float64['batch0.grads'];
       comparison.close(`batch0.${update}.grad.${published}`, values, floats(reference), distance);
     }
   }
-}
-
-/** A gradient cleared to zero is stored by the reference and absent here. */
-function zeros(length: number): Float32Array {
-  return new Float32Array(length);
 }
 
 function compareParameters(
@@ -177,6 +191,7 @@ function compareParameters(
   after: TensorMap,
   actual: Tensors,
   info: Variant,
+  where = '',
 ): void {
   const distances = info.max_abs_diff_to_float64;
   const last = Object.keys(distances)
@@ -185,7 +200,7 @@ function compareParameters(
   const distance = distances[`${when}.params`] ?? (last === undefined ? undefined : distances[last]);
   for (const [published, reference] of Object.entries(after)) {
     comparison.close(
-      `${when}.${published}`,
+      `${when}${where}.${published}`,
       actual[nameFromPublished(published)],
       floats(reference),
       distance,

@@ -23,7 +23,10 @@ export interface Curriculum {
    * @param step optimiser steps done before this one, from 0
    */
   weights(step: number): number[];
-  /** The loss of the step that was just done; once an optimiser step, whatever the number of micro-batches. */
+  /**
+   * The loss of the step that was just done; once an optimiser step, whatever the number of micro-batches.
+   * @param task of the step; undefined where its micro-batches were of several tasks
+   */
   observe(loss: number, task?: Task): void;
   /** Everything that later weights depend on. */
   state(): CurriculumState;
