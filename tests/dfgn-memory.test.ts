@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { Dfgn } from '../src/models/dfgn.js';
 import { type DfgnConfigInput, dfgnConfig, dfgnPreset } from '../src/models/dfgn-config.js';
 import type { DenoisingBatch, MemoryPlan, PlannedStep } from '../src/native/stickers.js';
-import { memoryTable, totalBytes } from '../src/stickers/memory-plan.js';
+import { memoryTable, requireMemory, totalBytes } from '../src/stickers/memory-plan.js';
 import { captionNetwork, ENCODER, TRAINING, wave } from './dfgn-caption-support.js';
 import { rejection } from './native-support.js';
 
@@ -119,6 +119,10 @@ describe('the plan of a step', () => {
     expect(process.memoryUsage().rss - resident).toBeLessThan(400e6);
     const checkpointed = await network.memoryPlan({ ...step, checkpoint: true });
     expect(checkpointed.activations).toBeLessThan(plan.activations / 2);
+    expect(() => requireMemory(plan, totalBytes(plan))).not.toThrow();
+    expect(() => requireMemory(plan, totalBytes(plan) - 1)).toThrow(
+      /fits into the [\d.]+ [MG]B of this machine but it needs [\d.]+ [MG]B.*set patch to 2.*gradientCheckpointing/,
+    );
     network.dispose();
   });
 

@@ -209,6 +209,11 @@ describe('generate', () => {
         ...{ width: 32, pageHeight: 32, pages: 4, delay: [80, 80, 80, 80], loop: 2, hasAlpha: true },
       });
     expect(await about('a.png')).toMatchObject({ width: 128, height: 32, hasAlpha: true });
+    await succeed(...generate(...how.slice(0, -6), '--lossless', '--out', join(folder, 'exact.webp')));
+    const pixels = (file: string) => sharp(join(folder, file), { animated: true }).raw().toBuffer();
+    const [exact, strip] = [await pixels('exact.webp'), await pixels('a.png')];
+    // Frame 1 below frame 0 in the one, beside it in the other.
+    expect(exact.subarray(32 * 32 * 4, 32 * 32 * 4 + 128)).toEqual(strip.subarray(128, 256));
     const first = await readFile(join(folder, 'a.gif'));
     await succeed(...generate(...how));
     expect((await readFile(join(folder, 'a.gif'))).equals(first)).toBe(true);
@@ -290,6 +295,7 @@ describe('generate', () => {
   });
 
   test.each([
+    [['--keep', '0=a.png', '--keep', '0=b.png'], /Expected frame 0 once/],
     [['--keep', 'x=a.png'], /Expected place=file, e.g. 0=first.png, but received x=a.png/],
     [['--out', 'a.mp4'], /Expected a file ending in .gif, .webp or .png but received a.mp4/],
     [['--loop', '70000'], /Expected an integer from 0 to 65535 but received 70000/],

@@ -159,6 +159,8 @@ describe('bad files', () => {
     const flipped = Buffer.from(png);
     flipped[60]! ^= 255;
     await writeFile(join(folder, 'flipped.png'), flipped);
+    await writeFile(join(folder, 'blank.txt'), ' \n');
+    await writeFile(join(folder, 'blank.png'), png);
     await mkdir(join(folder, 'unnumbered'));
     await writeFile(join(folder, 'unnumbered', 'frame.png'), '');
     for (const name of ['empty', 'text', 'cut', 'one', 'many', 'wide', 'outside', 'flipped', 'unnumbered'])
@@ -176,7 +178,7 @@ describe('bad files', () => {
     const sound = await listed.prepare();
     expect(sound.samples.map(({ name, caption }) => `${name}: ${caption}`)).toEqual(['whole: a whole']);
     expect(sound.report.skipped).toEqual({
-      'missing caption': 1,
+      'missing caption': 2,
       'missing file': 1,
       'malformed caption': 2,
       'corrupt animation': 7,
@@ -185,6 +187,7 @@ describe('bad files', () => {
       'too large': 1,
     });
     const examples = sound.report.examples.join('\n');
+    expect(examples).toMatch(/the caption of blank.png is empty/);
     expect(examples).toMatch(/silent.gif has neither a line in captions.jsonl nor a file silent.txt/);
     expect(examples).toMatch(/at most 50 frames but it has 60; cut it down or raise maxFrames/);
     expect(examples).toMatch(/at least 2 frames but it has 1/);
@@ -310,6 +313,7 @@ describe('clips and batches', () => {
     expect(new Set([1, 2, 3, 4, 5].map((seed) => held(seed).join())).size).toBeGreaterThan(1);
     const { training, heldOut } = dataset.split({ heldOut: 0.01 });
     expect([training.size, heldOut.size]).toEqual([6, 1]);
+    expect(training.report.split).toEqual({ heldOut: 0.01, seed: 1 });
     expect(() => dataset.split({ heldOut: 1 })).toThrow(/share between 0 and 1/);
     expect(() => dataset.split({ together: () => 'one' })).toThrow(/at least 2 captions .* of 7 with 1/);
     for (const seed of [1, 2, 3, 4]) {

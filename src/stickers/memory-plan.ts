@@ -27,7 +27,7 @@ export function requireMemory(plan: MemoryPlan, available = totalmem()): void {
   throw new DuetError(
     'INVALID_ARGUMENT',
     `Expected a training that fits into the ${bytes(available)} of this machine but it needs ${bytes(wanted)}, ` +
-      `${bytes(plan.activations)} of them activations; set patch to 2 (a quarter of the pixels a channel), make ` +
+      `${bytes(plan.activations)} of them activations; set patch to 2 (a quarter of the work), make ` +
       'batchSize smaller and accumulation larger, set gradientCheckpointing, or take a smaller network or size',
   );
 }
