@@ -113,13 +113,15 @@ async function quickstart(
     progress,
     signal,
   });
-  process.stdout.write(`\n${accuracyTable(results)}\n`);
-  process.stdout.write(`accuracy in percent on validation questions after ${flags.rounds} rounds\n`);
-  process.stdout.write(
+  const accuracies = [
+    `\n${accuracyTable(results)}`,
+    `accuracy in percent on validation questions after ${flags.rounds} rounds`,
     'feddat makes two updates a batch and takes about twice the time: docs/results.md compares at equal updates\n',
-  );
+  ].join('\n');
+  process.stdout.write(accuracies);
   progress.note('4/4  training a small sticker network on drawn animations');
   const sticker = await quickstartSticker({ ...flags, steps: flags.stickerSteps }, progress, signal);
+  process.stdout.write(accuracies); // again: the first has scrolled away
   process.stdout.write(`a sticker the network moved from its first frame: ${sticker}\n`);
   process.stdout.write(`run folder: ${flags.run}   (${duration((performance.now() - start) / 1000)})\n`);
 }
