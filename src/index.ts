@@ -39,14 +39,8 @@ export { Random, shuffledOrder } from './data/random.js';
 export { type DatasetCounts, type SkipReason, SkipReport } from './data/report.js';
 export type { StickerSample } from './data/stickers/captions.js';
 export type { Clip, ClipSpec } from './data/stickers/clip.js';
-export {
-  type SplitOptions,
-  type StickerBatch,
-  type StickerBatchOptions,
-  type StickerCounts,
-  StickerDataset,
-  type StickerOptions,
-} from './data/stickers/dataset.js';
+export { type StickerBatch, type StickerCounts, StickerDataset } from './data/stickers/dataset.js';
+export type { SplitOptions, StickerBatchOptions, StickerOptions } from './data/stickers/dataset-options.js';
 export type { AnimationLimits, StickerSkipReason } from './data/stickers/limits.js';
 export {
   type GenerateControl,
@@ -118,13 +112,8 @@ export {
 export { nameFromPublished, publishedName } from './models/names.js';
 export { type EncodedCaptions, FrozenTextEncoder, type TextEncoderOptions } from './models/text-encoder.js';
 export type { TextEncoderConfig } from './models/text-encoder-config.js';
-export {
-  type CreateOptions,
-  DEFAULT_TASK,
-  type PretrainedOptions,
-  Vilt,
-  type ViltOptions,
-} from './models/vilt.js';
+export { DEFAULT_TASK, Vilt } from './models/vilt.js';
+export type { CreateOptions, PretrainedOptions, ViltOptions } from './models/vilt-options.js';
 export type {
   ComputeType,
   DType,

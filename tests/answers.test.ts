@@ -74,5 +74,11 @@ describe('answers', () => {
     await expect(AnswerVocabulary.load(join(folder, 'other.json'))).rejects.toMatchObject({
       code: 'CORRUPT',
     });
+    const twice = join(folder, 'twice.json');
+    await writeFile(twice, '{"answers": ["a cat", "cat"]}');
+    await expect(AnswerVocabulary.load(twice)).rejects.toMatchObject({
+      code: 'CORRUPT',
+      message: `Expected different answers but 'cat' is in the list twice (in ${twice})`,
+    });
   });
 });

@@ -53,7 +53,17 @@ describe('wrong usage ends with 2 and names what was expected', () => {
       ['federate', 'x', '--model', 'y', '--rounds', 'many'],
       /Expected an integer of at least 1 but received many/,
     ],
-    ['a rate', ['federate', 'x', '--model', 'y', '--lr', '-1'], /Expected a number above 0 but received -1/],
+    [
+      'a rate',
+      ['federate', 'x', '--model', 'y', '--lr', '-1'],
+      /Expected a number above 0 and of at most 1 but received -1/,
+    ],
+    [
+      'a rate in hexadecimals',
+      ['federate', 'x', '--model', 'y', '--lr', '0x1'],
+      /at most 1 but received 0x1/,
+    ],
+    ['a huge rate', ['pretrain', 'x', '--out', 'y', '--lr', '1e30'], /at most 1 but received 1e30/],
     [
       'a strategy',
       ['federate', 'x', '--model', 'y', '--strategy', 'fedprox'],

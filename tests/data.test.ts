@@ -113,6 +113,36 @@ describe('a data set', () => {
     expect(part.unassigned.counts).toEqual({ 'malformed question': 3, 'malformed annotation': 3 });
   });
 
+  it('skips an annotation whose list of answers is damaged, and says where', async () => {
+    const root = join(folder, 'damaged-answers');
+    await mkdir(root);
+    const [picture, questions, annotations] = ['p.png', 'q.json', 'a.json'].map((file) =>
+      join(root, file),
+    ) as [string, string, string];
+    await writePicture(picture, 1);
+    const lists = ['cat', [{ answer: 'cat' }, 'dog'], [{ answer: 7 }], [null], [], [{ answer: 'cat' }]];
+    const ids = lists.map((_, index) => index + 1);
+    const asked = ids.map((id) => ({ question_id: id, image_id: 1, question: 'What?' }));
+    await writeFile(questions, JSON.stringify({ questions: asked }));
+    const given = lists.map((answers, index) => ({
+      question_id: index + 1,
+      answers,
+      multiple_choice_answer: 'dog',
+    }));
+    await writeFile(annotations, JSON.stringify({ annotations: given }));
+    const dataset = await VqaDataset.load({ questions, annotations, pictures: () => picture });
+    expect(dataset.samples.map(({ questionId, counts }) => [questionId, counts])).toEqual([
+      [5, [{ answer: 'dog', count: 10 }]],
+      [6, [{ answer: 'cat', count: 1 }]],
+    ]);
+    expect(dataset.report).toMatchObject({ questions: 6, kept: 2, skipped: { 'no annotation': 4 } });
+    expect(dataset.report.examples).toEqual([
+      'no annotation: question 1: Expected a list for answers but received "cat"',
+      'no annotation: question 2: Expected {"answer": text} for answers[1] but received "dog"',
+      'no annotation: question 3: Expected {"answer": text} for answers[0] but received {"answer":7}',
+    ]);
+  });
+
   it('is an error when empty, saying why', async () => {
     const root = join(folder, 'empty');
     await mkdir(join(root, 'images'), { recursive: true });

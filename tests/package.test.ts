@@ -116,6 +116,12 @@ describe.skipIf(reason)('the packed package', () => {
     expect(files.filter((name) => /duet-train\.(glibc|musl)\.node$/.test(name))).toHaveLength(1);
     expect(files.some((name) => name.startsWith(`${prebuilds}/libdnnl.so.`))).toBe(true);
     expect(files.some((name) => /\/lib(gomp|omp|iomp5)\.so/.test(name))).toBe(true);
+    for (const name of [
+      'package/docs/federated.md',
+      'package/docs/images/quickstart.gif',
+      'package/examples/01-federate.mjs',
+    ])
+      expect(files).toContain(name); // where the links of the README lead
     expect(files.filter((name) => /binding\.gyp|CMakeLists|\.cpp$|\.tsbuildinfo|\/src\//.test(name))).toEqual(
       [],
     );

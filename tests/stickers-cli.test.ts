@@ -1,64 +1,15 @@
-// duet stickers as users meet it, on drawn stickers: what is written, what is said, and bad input of every kind.
+// duet stickers train and generate as users meet them, on drawn stickers: what is written, what is said, and bad input of every kind.
 
-import { cp, mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
+import { cp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
-import { beforeAll, describe, expect, test } from 'vitest';
-import { generateStickers } from '../src/stickers/synthetic/generate.js';
-import { duet, metricsOf, succeed } from './cli-support.js';
-import { png, temporaryFolder } from './data-support.js';
-import { quickStickers } from './sticker-support.js';
+import { describe, expect, test } from 'vitest';
+import { native } from '../src/native.js';
+import { metricsOf, succeed } from './cli-support.js';
+import { addBadStickers, fails, stickerCommands } from './stickers-cli-support.js';
 import { autoencoderFolder, encoderFolder } from './support/encoder-folders.js';
 
-let folder: string;
-let data: string;
-let run: string;
-
-const train = (runDir: string, ...more: string[]) => [
-  ...['stickers', 'train', data, '--run', join(folder, runDir), ...quickStickers, '--alpha'],
-  ...['--steps', '4', '--report-every', '2', ...more],
-];
-const generate = (...more: string[]) => [
-  'stickers',
-  'generate',
-  run,
-  '--threads',
-  '1',
-  '--steps',
-  '2',
-  ...more,
-];
-const evaluate = (...more: string[]) => [
-  'stickers',
-  'evaluate',
-  run,
-  data,
-  '--threads',
-  '1',
-  '--steps',
-  '2',
-  ...more,
-];
-
-beforeAll(async () => {
-  folder = await temporaryFolder();
-  data = join(folder, 'data');
-  run = join(folder, 'run');
-  await generateStickers(data, { size: 16, frames: 6 });
-});
-
-/** The error's line, the last one. */
-async function fails(args: string[], status = 1): Promise<string> {
-  const done = await duet(...args);
-  expect([done.status, done.stdout]).toEqual([status, '']);
-  return (
-    done.stderr
-      .trimEnd()
-      .split('\n')
-      .filter((line) => !line.startsWith('(--help'))
-      .at(-1) ?? ''
-  );
-}
+const { folder, data, run, train, generate } = await stickerCommands();
 
 describe('train', () => {
   test('says what memory it takes and how it goes; fills its run folder', async () => {
@@ -142,7 +93,7 @@ describe('train', () => {
   test('bad stickers are counted and skipped', async () => {
     const mixed = join(folder, 'mixed');
     await cp(data, mixed, { recursive: true });
-    await addBadStickers(mixed);
+    await addBadStickers(data, mixed);
     const args = train('mixed-run', '--steps', '1').map((word) => (word === data ? mixed : word));
     const { stderr } = await succeed(...args);
     expect(stderr).toMatch(
@@ -152,8 +103,15 @@ describe('train', () => {
   });
 
   test('a loss that is not finite ends it with the batch named and the checkpoint kept', async () => {
-    const wild = ['--lr', '1e30', '--max-grad-norm', '1e30', '--warmup', '0', '--checkpoint-every', '1'];
-    expect(await fails(train('wild', ...wild))).toMatch(
+    const wild = train('wild', '--checkpoint-every', '1');
+    await succeed(...wild, '--keep', '9');
+    for (const step of [2, 3, 4])
+      await rm(join(folder, `wild/checkpoints/step-000000${step}`), { recursive: true });
+    const weights = join(folder, 'wild/checkpoints/step-0000001/weights.safetensors');
+    const { tensors, metadata } = await native.readSafetensors(weights);
+    for (const { data } of Object.values(tensors)) data.fill(1e30 as never);
+    await native.writeSafetensors(weights, tensors, metadata);
+    expect(await fails([...wild, '--resume'])).toMatch(
       /finite loss .* those of step 2 are not \(\w+ of \w+, \w+\); lower the learning rate .*; the checkpoint of step 1 is kept/,
     );
     expect(await readdir(join(folder, 'wild/checkpoints'))).toEqual(['step-0000001']);
@@ -166,7 +124,7 @@ describe('train', () => {
       /block_out_channels divisible by norm_num_groups \(4\) but received 9/,
     ],
     ['a side the network cannot take', ['--pixels', '4'], /pictures of at least 3 x 3 .* received 2 x 2/],
-    ['a side no patch fits', ['--pixels', '15'], /size divisible by 2 \(the patch\) .* received 15/],
+    ['a side no patch fits', ['--pixels', '15'], /side is a multiple of the patch, 2, but received 15/],
     ['a huge side', ['--pixels', '5000'], /at most 2048 for size but received 5000/],
     ['all held out', ['--held-out', '1'], /share between 0 and 1 .* received 1 of 16/],
     ['a caption field', ['--caption-field', 'x'], /found 0: .*16 missing caption/],
@@ -174,7 +132,24 @@ describe('train', () => {
   ];
   test.each(impossible)('%s', async (_, args, message) => {
     expect(await fails(train('impossible', ...args))).toMatch(message);
-    expect(await readdir(join(folder, 'impossible')).catch(() => [])).not.toContain('config.json');
+    const left = await readdir(join(folder, 'impossible')).catch(() => []);
+    expect(left).not.toContain('config.json');
+  });
+
+  test('what needs no clip is refused before one is decoded', async () => {
+    for (const args of [
+      ['--channels', '9,16'],
+      ['--pixels', '15'],
+    ]) {
+      await fails(train('early', ...args));
+      expect(await readdir(join(folder, 'early/clips'))).toEqual([]);
+    }
+    expect(await fails(train('run', '--cache', join(folder, 'never')))).toMatch(/already holds a run/);
+    expect(await readdir(folder)).not.toContain('never');
+    await writeFile(join(folder, 'file'), '');
+    expect(await fails(train('file/run', '--cache', join(folder, 'never')))).toMatch(
+      /Cannot make the run folder .*file\/run: a file is where a folder should be; choose a folder/,
+    );
   });
 
   test('equal widths are no mistake', async () => {
@@ -185,7 +160,7 @@ describe('train', () => {
     const at = (place: string) => train('never').map((word) => (word === data ? place : word));
     expect(await fails(at(join(folder, 'nowhere')))).toMatch(/Cannot read the folder of stickers .*nowhere/);
     const bad = join(folder, 'bad');
-    await addBadStickers(bad);
+    await addBadStickers(data, bad);
     expect(await fails(at(bad))).toMatch(/at least 1 usable sticker in bad but found 0: 8 skipped/);
   });
 });
@@ -328,101 +303,3 @@ describe('generate', () => {
     expect(await fails(args)).toMatch(message);
   });
 });
-
-describe('evaluate', () => {
-  test('measures what was not trained on, writes a sheet and all numbers', async () => {
-    const [sheet, json] = [join(folder, 'sheet.png'), join(folder, 'numbers.json')];
-    const { stdout } = await succeed(...evaluate('--sheet', sheet, '--json', json));
-    expect(stdout).toMatch(/^2 clips; frames that were not given\n/);
-    expect(stdout).toMatch(/│ interpolation +│ network +│ +\d+\.\d\d │ +-?\d\.\d{4} │ +\d\.\d{4} │/);
-    expect(stdout).toMatch(/│ i2v +│( +\d\.\d{4} │){6}/);
-    // Three tasks of two clips: truth, network and two baselines below each other, four frames wide.
-    expect(await sharp(sheet).metadata()).toMatchObject({ width: 4 * 17, height: 6 * (4 * 16 + 4) });
-    const numbers = JSON.parse(await readFile(json, 'utf8'));
-    expect(numbers).toMatchObject({
-      clips: 2,
-      filling: { interpolation: { blend: { psnr: expect.any(Number) } } },
-    });
-    const all = await succeed(...evaluate('--all', '--most', '3'));
-    expect(all.stdout).toMatch(/^3 clips/);
-  });
-
-  test('what was trained on is left out under other names and in other formats too', async () => {
-    const copied = join(folder, 'copied');
-    await cp(data, copied, { recursive: true });
-    const only = join(folder, 'only-copies');
-    await mkdir(only);
-    const { settings } = JSON.parse(await readFile(join(run, 'config.json'), 'utf8'));
-    const [first, second] = settings.data.stickers;
-    for (const place of [copied, only]) {
-      await cp(join(data, `${first}.webp`), join(place, 'same.webp'));
-      await mkdir(join(place, 'unpacked'));
-      for (let page = 0; page < 6; page++) {
-        const frame = sharp(join(data, `${second}.webp`), { page }).png();
-        await frame.toFile(join(place, 'unpacked', `${page}.png`));
-      }
-      for (const name of ['same', 'unpacked']) await writeFile(join(place, `${name}.txt`), 'another caption');
-    }
-    const { stdout, stderr } = await succeed(...evaluate().with(3, copied));
-    expect(stdout).toMatch(/^2 clips/);
-    expect(stderr).toMatch(
-      /^2 of 4 stickers left out: the run was trained on the same clip under another name, e.g. same$/m,
-    );
-    expect(await fails(evaluate().with(3, only))).toMatch(
-      /Expected stickers in only-copies that the run was not trained on but found none/,
-    );
-    const old = join(folder, 'old');
-    await cp(run, old, { recursive: true });
-    const { fingerprints, ...rest } = JSON.parse(await readFile(join(run, 'data.json'), 'utf8'));
-    expect(Object.keys(fingerprints).sort()).toEqual([...settings.data.stickers].sort());
-    await writeFile(join(old, 'data.json'), JSON.stringify(rest));
-    const byName = await succeed(...evaluate().with(3, copied).with(2, old));
-    expect(byName.stdout).toMatch(/^4 clips/);
-    expect(byName.stderr).toMatch(/does not tell what its stickers show: .* left out by name alone$/m);
-  });
-
-  test('folders that cannot be', async () => {
-    const bad = join(folder, 'bad');
-    await addBadStickers(bad);
-    expect(await fails(evaluate().with(3, bad))).toMatch(
-      /usable sticker in bad \(not trained on\) but found 0: 8 skipped/,
-    );
-    expect(await fails(evaluate().with(2, data))).toMatch(
-      /Cannot read .*config.json: .*duet stickers train makes such/,
-    );
-    expect(await fails(evaluate('--sheet', join(folder, 'no/sheet.png')))).toMatch(
-      /Expected the folder of .*sheet.png/,
-    );
-  });
-});
-
-/** One of each kind, with captions beside them. */
-async function addBadStickers(place: string): Promise<void> {
-  await mkdir(place, { recursive: true });
-  const good = await readFile(join(data, 'ball.webp'));
-  const still = png({ width: 8, height: 8, depth: 8, colour: 2, rows: new Uint8Array(8 * 25) });
-  const bomb = Buffer.from(good);
-  bomb.writeUIntLE(16382, 24, 3); // the canvas, less 1
-  bomb.writeUIntLE(16382, 27, 3);
-  // Thousands of frames of one pixel.
-  const hex = (bytes: string) => Buffer.from(bytes.replaceAll(' ', ''), 'hex');
-  const screen = hex('474946383961 0800 0800 80 00 00 000000 ffffff');
-  const frame = hex('21f904 00 0a00 00 00 2c 0000 0000 0100 0100 00 02 02 4401 00');
-  const files: Record<string, Uint8Array> = {
-    'empty.gif': new Uint8Array(),
-    'cut.webp': good.subarray(0, 300),
-    'text.gif': Buffer.from('not a picture'),
-    'still.png': still,
-    'bomb.webp': bomb,
-    'thousands.gif': Buffer.concat([screen, ...Array.from({ length: 3000 }, () => frame), Buffer.from(';')]),
-  };
-  for (const [name, bytes] of Object.entries(files)) {
-    await writeFile(join(place, name), bytes);
-    await writeFile(join(place, `${name}.txt`), 'a sticker');
-  }
-  await writeFile(join(place, 'silent.webp'), good);
-  const captions = join(place, 'captions.jsonl');
-  const before = await readFile(captions, 'utf8').catch(() => '');
-  if (!before.includes('gone.gif'))
-    await writeFile(captions, `${before}{"file": "gone.gif", "caption": "not there"}\n`);
-}

@@ -16,6 +16,7 @@ import {
   deviceOption,
   differentIntegers,
   integer,
+  learningRate,
   list,
   listOf,
   positive,
@@ -73,7 +74,7 @@ export function federateCommand(): Command {
     .option('--rounds <count>', 'rounds', integer(1), 30)
     .option('--local-epochs <count>', "passes over a client's data a round", integer(1), 1)
     .option('--batch-size <samples>', 'samples in a batch', integer(1), 32)
-    .option('--lr <rate>', 'highest learning rate of the schedule', positive, 1e-4)
+    .option('--lr <rate>', 'highest learning rate of the schedule', learningRate, 1e-4)
     .addOption(
       new Option('--seed <seeds>', 'one or several integers')
         .argParser(differentIntegers(0))

@@ -54,19 +54,27 @@ export function integerList(least: number): (text: string) => number[] {
 }
 
 export function positive(text: string): number {
-  const value = Number(text);
-  if (text.trim() === '' || !Number.isFinite(value) || value <= 0) {
-    throw new InvalidArgumentError(`Expected a number above 0 but received ${text}.`);
-  }
-  return value;
+  const value = decimal(text);
+  if (Number.isFinite(value) && value > 0) return value;
+  throw new InvalidArgumentError(`Expected a number above 0 but received ${text}.`);
 }
 
 export function share(text: string): number {
-  const value = Number(text);
-  if (text.trim() === '' || !(value >= 0 && value <= 1)) {
-    throw new InvalidArgumentError(`Expected a number from 0 to 1 but received ${text}.`);
-  }
-  return value;
+  const value = decimal(text);
+  if (value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError(`Expected a number from 0 to 1 but received ${text}.`);
+}
+
+/** Of AdamW, whose steps are about as long as its rate: above 1 nothing can be learnt. */
+export function learningRate(text: string): number {
+  const value = decimal(text);
+  if (value > 0 && value <= 1) return value;
+  throw new InvalidArgumentError(`Expected a number above 0 and of at most 1 but received ${text}.`);
+}
+
+/** Digits with a point and an exponent; NaN for anything else, which `Number` alone would read, too (0x10, spaces). */
+function decimal(text: string): number {
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text.trim()) ? Number(text) : Number.NaN;
 }
 
 function separated(text: string): string[] {

@@ -18,7 +18,7 @@ import {
   computeOption,
   deviceOption,
   integer,
-  positive,
+  learningRate,
   share,
   threadsOption,
 } from './options.js';
@@ -57,7 +57,7 @@ export function pretrainCommand(): Command {
     .option('--resume', 'continue the training in the folder', false)
     .option('--epochs <count>', 'passes over the data', integer(1), 20)
     .option('--batch-size <samples>', 'samples in a batch', integer(1), 32)
-    .option('--lr <rate>', 'highest learning rate: warm-up, then linear decay to 0', positive, 5e-4)
+    .option('--lr <rate>', 'highest learning rate: warm-up, then linear decay to 0', learningRate, 5e-4)
     .option('--warmup <share>', 'share of the steps that warm up', share, 0.1)
     .option('--weight-decay <factor>', 'of AdamW', share, 0.01)
     .option('--seed <integer>', 'of weights and orders', integer(0), 0)

@@ -1,5 +1,6 @@
 /** duet stickers evaluate: frames filled in by a trained network against the true ones, on stickers it has not seen. */
 
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { StickerDataset } from '../data/stickers/dataset.js';
 import { DuetError } from '../errors.js';
@@ -32,12 +33,13 @@ interface StickersEvaluateFlags extends ComputeFlags {
   batchSize: number;
   most?: number;
   features?: string;
-  featuresLayout: ClipLayout;
+  featuresLayout?: ClipLayout;
   featuresSize?: number;
   sheet?: string;
-  sheetClips: number;
+  sheetClips?: number;
   sheetMadeOnly: boolean;
   captionField?: string;
+  cache?: string;
   json?: string;
 }
 
@@ -60,9 +62,10 @@ export function stickersEvaluateCommand(): Command {
     .option('--batch-size <clips>', 'clips at once', integer(1), 8)
     .option('--features <onnx>', 'feature extractor for the Frechet distance (needs onnxruntime-node)')
     .addOption(
-      new Option('--features-layout <axes>', 'axes of its input: batch, channels, frames, height, width')
-        .choices(CLIP_LAYOUTS)
-        .default('BCFHW'),
+      new Option(
+        '--features-layout <axes>',
+        'axes of its input: batch, channels, frames, height, width (default: BCFHW)',
+      ).choices(CLIP_LAYOUTS),
     )
     .option(
       '--features-size <side>',
@@ -70,9 +73,10 @@ export function stickersEvaluateCommand(): Command {
       integer(1),
     )
     .option('--sheet <file>', 'contact sheet to write, a PNG')
-    .option('--sheet-clips <count>', 'clips on the contact sheet', integer(1), 6)
+    .option('--sheet-clips <count>', 'clips on the contact sheet (default: 6)', integer(1))
     .option('--sheet-made-only', 'show nothing of the data: only frames the network made', false)
     .option('--caption-field <name>', 'field of captions.jsonl')
+    .option('--cache <dir>', 'folder for decoded clips and latents (default: in the run folder)')
     .option('--json <file>', 'file for all numbers')
     .optionsGroup('Machine:')
     .addOption(deviceOption())
@@ -98,29 +102,31 @@ async function evaluate(
   signal: AbortSignal,
 ): Promise<StickerEvaluation> {
   const { device, compute, threads, sampler, steps, guidance, seed, batchSize } = flags;
+  requireUse(flags);
   for (const file of [flags.sheet, flags.json]) if (file !== undefined) await checkFolderOf(file);
   const trained = await trainedStickers(run);
   const { frames, size, channels } = trained.spec;
   const all = await StickerDataset.fromFolder(folder, {
     ...trained.spec,
+    cache: flags.cache ?? join(run, 'clips'),
     ...(flags.captionField !== undefined && { captionField: flags.captionField }),
   });
-  const usable = flags.all
-    ? await decoded(all, progress, signal)
-    : await notTrainedOn(all, trained, progress, signal);
-  const chosen = new Set(usable.samples.slice(0, flags.most));
-  const data = usable.where((sample) => chosen.has(sample));
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
   const features =
     flags.features === undefined
       ? undefined
       : await OnnxFeatures.load(flags.features, {
-          layout: flags.featuresLayout,
+          ...(flags.featuresLayout !== undefined && { layout: flags.featuresLayout }),
           ...(flags.featuresSize !== undefined && { size: flags.featuresSize }),
         });
+  const usable = flags.all
+    ? await decoded(all, progress, signal)
+    : await notTrainedOn(all, trained, progress, signal);
+  const chosen = new Set(usable.samples.slice(0, flags.most));
+  const data = usable.where((sample) => chosen.has(sample));
   const sheet = evaluationSheet(
     { channels, frames, height: size, width: size },
-    flags.sheetClips,
+    flags.sheetClips ?? 6,
     flags.sheetMadeOnly,
   );
   const evaluation = await evaluateStickers(pipeline, data, {
@@ -134,6 +140,27 @@ async function evaluate(
   if (flags.sheet !== undefined) await sheet.save(flags.sheet);
   if (flags.json !== undefined) await writeAtomic(flags.json, `${JSON.stringify(evaluation, null, 2)}\n`);
   return evaluation;
+}
+
+/** Options that say how, without the one that says what. */
+function requireUse(flags: StickersEvaluateFlags): void {
+  const { features, featuresLayout, featuresSize, sheet, sheetClips, sheetMadeOnly } = flags;
+  const without = (what: string, hows: Record<string, boolean>) => {
+    const [how] = Object.keys(hows).filter((name) => hows[name]);
+    if (how === undefined) return;
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected ${what} with ${how}, which is about it, but received none`,
+    );
+  };
+  if (features === undefined) {
+    without('--features', {
+      '--features-layout': featuresLayout !== undefined,
+      '--features-size': featuresSize !== undefined,
+    });
+  }
+  if (sheet === undefined)
+    without('--sheet', { '--sheet-clips': sheetClips !== undefined, '--sheet-made-only': sheetMadeOnly });
 }
 
 /** Stickers whose name and whose content are new to the run. */

@@ -10,11 +10,13 @@ import { readTextEncoderConfig } from '../models/text-encoder-config.js';
 import { stickerLine } from '../report/stickers.js';
 import { duration } from '../report/words.js';
 import { ProgressLine } from '../run/progress.js';
+import { checkRunFolder } from '../run/run-folder.js';
 import { CURRICULUM_NAMES, type CurriculumName } from '../stickers/curriculum/by-name.js';
 import type { Curriculum } from '../stickers/curriculum/curriculum.js';
 import { KEY_FRAME_METHODS, type KeyFrameMethod } from '../stickers/key-frames.js';
 import { memoryTable } from '../stickers/memory-plan.js';
 import { PREDICTIONS, type Prediction } from '../stickers/prediction.js';
+import type { StickerTrainerOptions } from '../stickers/settings.js';
 import type { Space } from '../stickers/space.js';
 import { StickerTrainer } from '../stickers/trainer.js';
 import {
@@ -23,6 +25,7 @@ import {
   deviceOption,
   integer,
   integerList,
+  learningRate,
   positive,
   share,
   threadsOption,
@@ -50,7 +53,7 @@ export interface StickersTrainFlags extends ComputeFlags {
   maskPadding: boolean;
   checkpointing: boolean;
   pixels: number;
-  patch: number;
+  patch?: number;
   frames: number;
   alpha: boolean;
   keyFrames: KeyFrameMethod;
@@ -84,7 +87,7 @@ export function stickersTrainCommand(): Command {
     .option('--steps <count>', 'optimiser steps', integer(1), 20_000)
     .option('--batch-size <clips>', 'clips of a micro-batch', integer(1), 8)
     .option('--accumulation <count>', 'micro-batches of a step', integer(1), 1)
-    .option('--lr <rate>', 'highest learning rate', positive, 3e-4)
+    .option('--lr <rate>', 'highest learning rate', learningRate, 3e-4)
     .addOption(
       new Option('--schedule <kind>', 'of the learning rate after the warm-up')
         .choices(['constant', 'linear', 'cosine'])
@@ -118,9 +121,8 @@ export function stickersTrainCommand(): Command {
     .option('--pixels <side>', 'side of a clip', integer(4), 64)
     .option(
       '--patch <side>',
-      'squares of so many pixels a side become channels (less work)',
+      'squares of so many pixels a side become channels (less work; default: 2, with an autoencoder 1)',
       integer(1, 4),
-      1,
     )
     .option('--frames <count>', 'frames of a clip', integer(1), 8)
     .option('--alpha', 'learn transparency too (pixels only)', false)
@@ -179,6 +181,7 @@ export async function trainStickers(
       'Expected --text-encoder with --t5-encoder, which is the second one, but received none',
     );
   }
+  await checkRunFolder(flags.run, flags.resume);
   const all = await StickerDataset.fromFolder(folder, {
     frames: flags.frames,
     size: flags.pixels,
@@ -188,14 +191,45 @@ export async function trainStickers(
     cache: flags.cache ?? join(flags.run, 'clips'),
     ...(flags.captionField !== undefined && { captionField: flags.captionField }),
   });
+  const settings = await trainerOptions(flags);
+  new StickerTrainer({ ...settings, data: all }); // refuses what cannot work before anything is decoded
   const usable = await decoded(all, progress, signal);
   const data =
     flags.heldOut > 0 ? usable.split({ heldOut: flags.heldOut, seed: flags.splitSeed }).training : usable;
   progress.note(`training on ${data.size} of ${usable.size} usable stickers`);
-  const trainer = new StickerTrainer({
+  const trainer = new StickerTrainer({ ...settings, data });
+  let begun = performance.now();
+  let from = 0;
+  let space: Space | undefined;
+  const steps = trainer.run({
+    signal,
+    onReady: (start) => {
+      for (const lost of trainer.damaged) progress.note(`not readable, left out: ${lost}`);
+      progress.note(memoryTable(start.plan));
+      space = start.parts.space;
+      [begun, from] = [performance.now(), start.from];
+      if (from > 0) progress.note(`continuing after step ${from}`);
+    },
+  });
+  for await (const step of steps) {
+    const seconds = (performance.now() - begun) / 1000 / (step.number - from);
+    const left = duration(seconds * (step.steps - step.number));
+    progress.update(
+      `step ${step.number}/${step.steps}  loss ${step.loss.toFixed(4)}  ${step.tasks.map(({ task }) => task).join(' ')}  ${seconds.toFixed(2)} s a step  about ${left} left`,
+    );
+    if (step.metrics) progress.note(stickerLine(step.metrics, step.steps));
+    if (space?.cacheProblem !== undefined) {
+      progress.note(space.cacheProblem);
+      space = undefined;
+    }
+  }
+}
+
+/** What the flags ask of the trainer, but for the data. */
+async function trainerOptions(flags: StickersTrainFlags): Promise<Omit<StickerTrainerOptions, 'data'>> {
+  return {
     network: await networkOf(flags),
-    data,
-    patch: flags.patch,
+    patch: patchOf(flags),
     space: flags.autoencoder === undefined ? 'pixels' : { autoencoder: flags.autoencoder },
     text:
       flags.textEncoder === undefined
@@ -224,43 +258,23 @@ export async function trainStickers(
     keepCheckpoints: flags.keep,
     checkpointEvery: flags.checkpointEvery,
     reportEvery: flags.reportEvery,
-  });
-  let begun = performance.now();
-  let from = 0;
-  let space: Space | undefined;
-  const steps = trainer.run({
-    signal,
-    onReady: (start) => {
-      for (const lost of trainer.damaged) progress.note(`not readable, left out: ${lost}`);
-      progress.note(memoryTable(start.plan));
-      space = start.parts.space;
-      [begun, from] = [performance.now(), start.from];
-      if (from > 0) progress.note(`continuing after step ${from}`);
-    },
-  });
-  for await (const step of steps) {
-    const seconds = (performance.now() - begun) / 1000 / (step.number - from);
-    const left = duration(seconds * (step.steps - step.number));
-    progress.update(
-      `step ${step.number}/${step.steps}  loss ${step.loss.toFixed(4)}  ${step.tasks.map(({ task }) => task).join(' ')}  ${seconds.toFixed(2)} s a step  about ${left} left`,
-    );
-    if (step.metrics) progress.note(stickerLine(step.metrics, step.steps));
-    if (space?.cacheProblem !== undefined) {
-      progress.note(space.cacheProblem);
-      space = undefined;
-    }
-  }
+  };
+}
+
+/** Every pixel its own token takes more memory than most machines have. */
+function patchOf({ patch, autoencoder }: StickersTrainFlags): number {
+  return patch ?? (autoencoder === undefined ? 2 : 1);
 }
 
 /** The preset with what was asked for; what meets frozen parts has their widths. */
 async function networkOf(flags: StickersTrainFlags): Promise<DfgnConfig> {
-  const { size, channels, layers, sti, maskPadding, frames, alpha, autoencoder, patch } = flags;
+  const { size, channels, layers, sti, maskPadding, frames, alpha, autoencoder } = flags;
   const widthOf = async (folder: string) => (await readTextEncoderConfig(folder)).shape.width;
   const { textEncoder: first, t5Encoder: second } = flags;
   return dfgnPreset(size, {
     in_channels:
       autoencoder === undefined
-        ? (alpha ? 4 : 3) * patch ** 2
+        ? (alpha ? 4 : 3) * patchOf(flags) ** 2
         : (await readAutoencoderShape(autoencoder)).latentChannels,
     num_frames: frames,
     sti,

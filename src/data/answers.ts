@@ -8,7 +8,7 @@ import {
   requireObject,
   requireText,
 } from '../arguments.js';
-import { DuetError } from '../errors.js';
+import { DuetError, messageOf } from '../errors.js';
 import { normaliseAnswer } from './answer-text.js';
 import { readJson, writeText } from './files.js';
 
@@ -132,7 +132,11 @@ export class AnswerVocabulary {
     if (!Array.isArray(list) || !list.every((answer) => typeof answer === 'string')) {
       throw new DuetError('CORRUPT', `Expected {"answers": [text, ...]} in ${path}`);
     }
-    return new AnswerVocabulary(list);
+    try {
+      return new AnswerVocabulary(list);
+    } catch (error) {
+      throw new DuetError('CORRUPT', `${messageOf(error)} (in ${path})`, { cause: error });
+    }
   }
 
   /** Writes `{"answers": [...]}`. */

@@ -6,7 +6,7 @@ export type SkipReason =
   | 'malformed question'
   /** No object; a question it was meant for is counted of its own. */
   | 'malformed annotation'
-  /** No annotation with answers for the question. */
+  /** No annotation with answers for the question, or one whose list of answers is damaged. */
   | 'no annotation'
   /** The picture of the question is not among the files. */
   | 'missing picture'

@@ -142,10 +142,13 @@ export class VqaDataset {
       }
       const picture = isId(imageId) ? pictureOf.get(imageId) : undefined;
       const annotation = annotationOf.get(questionId);
-      const answers = annotation === undefined ? undefined : answersOf(annotation);
+      const damage = annotation === undefined ? undefined : damageOf(annotation);
+      const answers = annotation === undefined || damage ? undefined : answersOf(annotation);
       if (!isId(imageId) || picture === undefined) {
         const what = isId(imageId) ? `image_id ${imageId} has no picture file` : 'it names no picture';
         skipped.note(questionId, 'missing picture', `question ${questionId}: ${what}`);
+      } else if (damage !== undefined) {
+        skipped.note(questionId, 'no annotation', `question ${questionId}: ${damage}`);
       } else if (annotation === undefined || answers === undefined) {
         const what = annotation === undefined ? 'it has no annotation' : 'its annotation has no answer';
         skipped.note(questionId, 'no annotation', `question ${questionId}: ${what}`);
@@ -318,15 +321,23 @@ function textOf(value: unknown): string {
   return typeof value === 'string' ? value : '';
 }
 
+/** What is wrong with the list of answers of an annotation that has one. */
+function damageOf({ answers }: Entry): string | undefined {
+  if (answers === undefined || answers === null) return undefined;
+  if (!Array.isArray(answers)) return `Expected a list for answers but received ${shown(answers)}`;
+  const bad = answers.findIndex((entry) => !isEntry(entry) || typeof entry.answer !== 'string');
+  return bad < 0
+    ? undefined
+    : `Expected {"answer": text} for answers[${bad}] but received ${shown(answers[bad])}`;
+}
+
 /**
  * The answers of an annotation; one `multiple_choice_answer` without a list counts as given by all ten
  * people.
  */
 function answersOf(annotation: Entry): Pick<VqaSample, 'answer' | 'counts'> | undefined {
-  const list = Array.isArray(annotation.answers) ? annotation.answers : [];
-  const given = list
-    .map((entry) => textOf((entry as Entry | null)?.answer))
-    .filter((answer) => answer !== '');
+  const list = (annotation.answers ?? []) as { answer: string }[];
+  const given = list.map(({ answer }) => answer).filter((answer) => answer !== '');
   const most = textOf(annotation.multiple_choice_answer);
   const counts = given.length > 0 ? countAnswers(given) : countAnswers(Array<string>(10).fill(most));
   if (counts.length === 0) return undefined;

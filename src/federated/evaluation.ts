@@ -58,7 +58,8 @@ export async function evaluateClient(
   for await (const batch of evaluation.batches({ batchSize, ...(signal && { signal }) })) {
     for (const { name, mode } of evaluations) {
       throwIfAborted(signal, 'The evaluation');
-      const scores = scoresOf(await model.evaluate(batch, taskOf(client), mode), batch);
+      const logits = await model.evaluate(batch, taskOf(client), mode);
+      const scores = scoresOf(logits, batch, ` of batch ${number + 1} of the evaluation "${name}"`);
       for (const [row, score] of scores.entries()) {
         total.add(name, score);
         const type = batch.questionTypes?.[row];
@@ -91,17 +92,18 @@ export function summarise(clients: ClientEvaluation[]): EvaluationReport {
   return byType.size > 0 ? { clients, mean, questionTypes: byName(byType) } : { clients, mean };
 }
 
-/** The target score at the highest logit, sample by sample. */
-export function scoresOf(logits: Float32Array, batch: LabelledBatch): number[] {
+/** The target score at the highest logit, sample by sample. @param where for the message of logits that are not finite */
+export function scoresOf(logits: Float32Array, batch: LabelledBatch, where = ''): number[] {
   const classes = logits.length / batch.batch;
   return Array.from({ length: batch.batch }, (_, row) => {
     const line = logits.subarray(row * classes, (row + 1) * classes);
     let best = 0;
     for (let index = 1; index < classes; index++) if (line[index]! > line[best]!) best = index;
-    if (!Number.isFinite(line[best])) {
+    const bad = line.find((value) => !Number.isFinite(value));
+    if (bad !== undefined) {
       throw new DuetError(
         'NOT_FINITE',
-        'Expected finite logits in an evaluation; the training before it has diverged',
+        `Expected finite logits${where} but one is ${bad}: the training before it has diverged; lower the learning rate`,
       );
     }
     return batch.targets[row * classes + best]!;

@@ -334,7 +334,7 @@ export class Federation {
   /** A client that throws costs its share, not the run; a stop or a loss that is not finite ends the run. */
   #failed(report: RoundReport, client: FederatedClient, during: Failure['during'], error: unknown): void {
     const code = codeOf(error) ?? 'INTERNAL';
-    if (code === 'CANCELLED') throw error;
+    if (code === 'CANCELLED' || this.model.disposed) throw error;
     if (code === 'NOT_FINITE') {
       const { runDir } = this.settings;
       const last = report.number - 1;

@@ -62,7 +62,7 @@ const schema = z.strictObject({
   localEpochs: count.max(2 ** 12 - 1).default(1),
   batchSize: count.default(32),
   evaluationBatchSize: count.optional(),
-  learningRate: z.number().gt(0).default(1e-4),
+  learningRate: z.number().gt(0).max(1).default(1e-4),
   seed: z.int().min(0).default(0),
   optimizer: z
     .strictObject({
@@ -136,7 +136,9 @@ function checkClients(
     throw invalid(`Expected different names for clients but "${twice}" is there twice`);
   if (settings.sampling.minimum > clients.length) {
     const { minimum } = settings.sampling;
-    throw invalid(`Expected sampling.minimum of at most ${clients.length} (clients) but received ${minimum}`);
+    throw invalid(
+      `Expected at most the ${clients.length} clients of the federation for the least number in a round (sampling.minimum, --min-clients) but received ${minimum}`,
+    );
   }
   if (model.adapterReduction === undefined) {
     throw invalid('Expected a model with adapters; open it with { adapters: { reduction: 16 } }');

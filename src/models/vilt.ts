@@ -8,7 +8,6 @@
 
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
 import {
   invalid,
   requireFunction,
@@ -37,52 +36,15 @@ import { readViltConfig, type ViltConfig, viltConfig, viltShape } from './config
 import { fileFingerprint, saveVilt, settingsFingerprint } from './folder.js';
 import { readHeads } from './heads.js';
 import { isAdapter, isHead } from './names.js';
+import {
+  type CheckedViltOptions,
+  type CreateOptions,
+  type PretrainedOptions,
+  viltOptionsSchema,
+} from './vilt-options.js';
 
 /** The head of a model with one answer vocabulary. */
 export const DEFAULT_TASK = 'vqa';
-
-const optionsSchema = z.strictObject({
-  seed: z.int().min(0).default(0),
-  device: z.string().default('cpu'),
-  compute: z.enum(['fp32', 'bf16']).default('fp32'),
-  threads: z.int().min(0).default(0),
-  adapters: z.strictObject({ reduction: z.int().min(1).default(16) }).optional(),
-});
-
-/** How a model is opened. */
-export interface ViltOptions {
-  /** Where training runs; 'cpu' is what this version has. */
-  device?: 'cpu';
-  /**
-   * Matrix products in fp32 (default) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
-   * losses are fp32 in both.
-   */
-  compute?: 'fp32' | 'bf16';
-  /** Threads of the native queue; 0 (default) takes one per physical processor. */
-  threads?: number;
-  /** Of everything that is drawn: fresh heads, adapters and, for `create`, the encoder. Default 0. */
-  seed?: number;
-  /** Adapters 0, 1 and 2 in every layer, of width hidden size / reduction (default 16). Absent: no adapters. */
-  adapters?: { reduction?: number };
-}
-
-/** How a model folder is opened. */
-export interface PretrainedOptions extends ViltOptions {
-  /** The answers of the head `vqa`: a vocabulary, a list, or a number of classes. Default: those of the folder, if any. */
-  answers?: AnswerVocabulary | readonly string[] | number;
-  /** The folder's heads are used when the answers are the same (`saved`, default), or all are drawn anew (`fresh`). */
-  heads?: 'saved' | 'fresh';
-}
-
-/** What a new model is made with. */
-export interface CreateOptions extends ViltOptions {
-  /** The answers of the head `vqa`: a vocabulary, a list, or a number of classes. Default: no head. */
-  answers?: AnswerVocabulary | readonly string[] | number;
-  /** Of the questions; at most vocab_size tokens. Default: none, batches bring their ids. */
-  tokenizer?: Tokenizer;
-  /** How pictures are prepared. Default: shortest edge image_size, sides multiples of 32 or the patch size. */
-  pictures?: Partial<PictureSpec>;
-}
 
 /**
  * A ViLT (arXiv 2102.03334) with adapters and heads, on the native core. It owns native memory: call `dispose()`, or declare it
@@ -111,11 +73,7 @@ export class Vilt {
   #shapes: Map<string, number[]> | undefined;
   #user: string | undefined;
 
-  private constructor(
-    config: ViltConfig,
-    options: z.output<typeof optionsSchema>,
-    origin?: () => Promise<string>,
-  ) {
+  private constructor(config: ViltConfig, options: CheckedViltOptions, origin?: () => Promise<string>) {
     if (options.device !== 'cpu') {
       throw new DuetError(
         'UNSUPPORTED',
@@ -150,7 +108,7 @@ export class Vilt {
   static async fromPretrained(folder: string, options: PretrainedOptions = {}): Promise<Vilt> {
     const { answers, heads = 'saved', ...rest } = requireObject(options, 'options of Vilt.fromPretrained');
     requireText(folder, 'folder', 'name the folder of a model, with config.json and model.safetensors');
-    const checked = validated(optionsSchema, rest, 'Vilt.fromPretrained');
+    const checked = validated(viltOptionsSchema, rest, 'Vilt.fromPretrained');
     if (heads !== 'saved' && heads !== 'fresh') throw invalid('"saved" or "fresh"', 'heads', heads);
     checkAnswers(answers);
     const config = await readViltConfig(folder);
@@ -181,7 +139,7 @@ export class Vilt {
    */
   static create(config: ViltConfig, options: CreateOptions = {}): Vilt {
     const { answers, tokenizer, pictures, ...rest } = requireObject(options, 'options of Vilt.create');
-    const checked = validated(optionsSchema, rest, 'Vilt.create');
+    const checked = validated(viltOptionsSchema, rest, 'Vilt.create');
     if (tokenizer !== undefined) requireInstance(tokenizer, Tokenizer, 'tokenizer');
     checkAnswers(answers);
     const model = new Vilt(viltConfig(config), checked);

@@ -80,7 +80,7 @@ const schema = z.strictObject({
     .min(1)
     .max(2 ** 20 - 1),
   batchSize: z.int().min(1).default(32),
-  learningRate: z.number().gt(0).default(5e-4),
+  learningRate: z.number().gt(0).max(1).default(5e-4),
   maxGradNorm: z.number().gt(0).default(1),
   weightDecay: z.number().min(0).default(0.01),
   warmup: z.number().min(0).max(1).default(0.1),

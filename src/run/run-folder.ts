@@ -53,6 +53,24 @@ export function requireRunDir({ resume, runDir }: { resume: boolean; runDir?: st
   if (resume && runDir === undefined) throw invalid('folder to resume', 'runDir', runDir);
 }
 
+/**
+ * Makes the folder and refuses one that could not be opened for a new run, before any costly work; what only the open
+ * run can tell, such as other settings on resume, is refused later.
+ * @throws DuetError as `RunFolder.open`
+ */
+export async function checkRunFolder(path: string, resume: boolean): Promise<void> {
+  await makeFolder(path, `make the run folder ${path}`, 'choose a folder that can be written');
+  await (await lockFolder(path)).release();
+  if (!resume && (await readIfThere(join(path, 'config.json'))) !== undefined) throw alreadyThere(path);
+}
+
+function alreadyThere(path: string): DuetError {
+  return new DuetError(
+    'INVALID_ARGUMENT',
+    `The folder ${path} already holds a run; resume it (--resume), or choose another folder`,
+  );
+}
+
 export class RunFolder<Line extends { number: number }> {
   readonly path: string;
   readonly metrics: MetricsFile<Line>;
@@ -190,12 +208,7 @@ export class RunFolder<Line extends { number: number }> {
       await writeAtomic(path, `${JSON.stringify({ kind, settings: now, versions: versions() }, null, 2)}\n`);
       return;
     }
-    if (!resume) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `The folder ${this.path} already holds a run; resume it (--resume), or choose another folder`,
-      );
-    }
+    if (!resume) throw alreadyThere(this.path);
     const before = validated(configSchema, parseJson(text, path), path, 'CORRUPT');
     const other = differences({ kind: before.kind, ...before.settings }, { kind, ...now });
     if (other.length > 0) {

@@ -38,7 +38,7 @@ const settingsSchema = z.strictObject({
   steps: count,
   batchSize: count.default(8),
   accumulation: count.default(1),
-  learningRate: z.number().gt(0).default(3e-5),
+  learningRate: z.number().gt(0).max(1).default(3e-5),
   schedule: z
     .strictObject({
       kind: z.enum(['constant', 'linear', 'cosine']).default('constant'),
@@ -148,7 +148,7 @@ export function trainerSettings(options: StickerTrainerOptions): TrainerSettings
   const known = { network: true, data: true, curriculum: true, ...settingsSchema.shape };
   const { network, data, curriculum: _, ...rest } = requireKnown(options, what, known);
   requireObject(network, 'network');
-  const { frames, channels } = requireInstance(
+  const { frames, channels, size } = requireInstance(
     data,
     StickerDataset,
     'data',
@@ -166,6 +166,12 @@ export function trainerSettings(options: StickerTrainerOptions): TrainerSettings
     throw new DuetError(
       'INVALID_ARGUMENT',
       `Expected num_frames ${frames} (frames of the data) for the network but received ${settings.network.num_frames}`,
+    );
+  }
+  if (space === 'pixels' && size % patch !== 0) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected clips whose side is a multiple of the patch, ${patch}, but received ${size}`,
     );
   }
   if (space !== 'pixels' && (channels !== 3 || patch !== 1)) {

@@ -16,6 +16,7 @@ const configSchema = z.looseObject({
       channels: z.union([z.literal(3), z.literal(4)]),
       keyFrames: z.enum(KEY_FRAME_METHODS),
       shortClips: z.enum(['pad', 'bounce']),
+      minFrames: z.int().optional(), // earlier versions did not note it
     }),
   }),
 });
@@ -27,10 +28,10 @@ export async function trainedStickers(runDir: string) {
   const path = join(runDir, 'config.json');
   const config = await readJson(path, 'run settings', 'duet stickers train makes such a folder');
   const { stickers, ...spec } = validated(configSchema, config, path, 'CORRUPT').settings.data;
-  const { frames, size, channels, keyFrames, shortClips } = spec;
+  const { frames, size, channels, keyFrames, shortClips, minFrames } = spec;
   return {
     names: stickers,
-    spec: { frames, size, channels, keyFrames, shortClips },
+    spec: { frames, size, channels, keyFrames, shortClips, ...(minFrames !== undefined && { minFrames }) },
     fingerprints: await trainedFingerprints(runDir),
   };
 }

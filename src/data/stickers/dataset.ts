@@ -2,7 +2,6 @@
 
 import { availableParallelism } from 'node:os';
 import { basename, resolve } from 'node:path';
-import { z } from 'zod';
 import {
   requireFunction,
   requireInteger,
@@ -13,58 +12,21 @@ import {
 } from '../../arguments.js';
 import { DuetError, throwIfAborted } from '../../errors.js';
 import { native } from '../../native.js';
-import { KEY_FRAME_METHODS } from '../../stickers/key-frames.js';
 import { validated } from '../../validation.js';
 import { forEachAtOnce } from '../concurrency.js';
 import { SkipReport } from '../report.js';
-import { type CaptionOptions, listStickers, type StickerSample } from './captions.js';
+import { listStickers, type StickerSample } from './captions.js';
 import { type Clip, type ClipSpec, clipOf } from './clip.js';
 import { ClipCache } from './clip-cache.js';
+import {
+  type SplitOptions,
+  type StickerBatchOptions,
+  type StickerOptions,
+  stickerOptionsSchema,
+} from './dataset-options.js';
 import { decodeSticker, readSticker } from './decode.js';
-import { ANIMATION_LIMITS, type AnimationLimits, StickerError, type StickerSkipReason } from './limits.js';
+import { type AnimationLimits, StickerError, type StickerSkipReason } from './limits.js';
 import { EndlessOrder, rankOf } from './order.js';
-
-/**
- * How a folder of stickers is read. Defaults: 8 frames of 64 pixels a side, 3 channels, key frames at equal
- * distances, padding.
- */
-export interface StickerOptions extends Partial<ClipSpec>, CaptionOptions {
-  /** Folder for decoded clips, and for latents of a training. Without it they are only kept in memory. */
-  cache?: string;
-  /** Bytes of clips kept in memory. Default 1 GiB. */
-  memoryBytes?: number;
-  /** For messages. Default: the name of the folder. */
-  name?: string;
-  /** What one animation may ask of this machine; larger ones are skipped. */
-  limits?: Partial<AnimationLimits>;
-}
-
-const limit = (most: number) => z.int().min(1).default(most);
-
-const optionsSchema = z.strictObject({
-  frames: z.number().int().min(1).max(256).default(8),
-  size: z.number().int().min(4).max(2048).default(64),
-  channels: z.union([z.literal(3), z.literal(4)], 'Expected 3 or 4').default(3),
-  keyFrames: z.enum(KEY_FRAME_METHODS).default('equal'),
-  shortClips: z.enum(['pad', 'bounce']).default('pad'),
-  minFrames: z.number().int().min(1).max(256).default(2),
-  cache: z.string().min(1).optional(),
-  memoryBytes: z
-    .int()
-    .min(0)
-    .default(2 ** 30),
-  name: z.string().optional(),
-  captionField: z.string().optional(),
-  allowMissingCaptions: z.boolean().optional(),
-  limits: z
-    .strictObject({
-      maxFrames: limit(ANIMATION_LIMITS.maxFrames),
-      maxPixels: limit(ANIMATION_LIMITS.maxPixels),
-      maxTotalPixels: limit(ANIMATION_LIMITS.maxTotalPixels),
-      maxFileBytes: limit(ANIMATION_LIMITS.maxFileBytes),
-    })
-    .prefault({}),
-});
 
 /** What was found in a folder, in plain data. */
 export interface StickerCounts {
@@ -94,32 +56,6 @@ export interface StickerBatch {
   frameMask: Uint8Array;
   /** Of the shortest clip: what condition masks are drawn for. */
   realFrames: number;
-}
-
-/** Which batches are made, in which order. */
-export interface StickerBatchOptions {
-  /** Clips a batch. */
-  batchSize: number;
-  /** Of the order. */
-  seed: number;
-  /** Number of the first batch, for resuming. Default 0. */
-  first?: number;
-  /** Number of batches; default without end. */
-  count?: number;
-  /** Batches prepared ahead. Default 2. */
-  prefetch?: number;
-  /** Ends with CANCELLED. */
-  signal?: AbortSignal | undefined;
-}
-
-/** Which stickers are held out. */
-export interface SplitOptions {
-  /** Share of the stickers that is held out. Default 0.1. */
-  heldOut?: number;
-  /** Default 1. */
-  seed?: number;
-  /** Stickers for which this is equal stay together. Default: the caption, or the name where it is empty. */
-  together?: (sample: StickerSample) => string;
 }
 
 const captionOrName = ({ caption, name }: StickerSample) => caption.toLowerCase() || name;
@@ -184,7 +120,7 @@ export class StickerDataset {
   static async fromFolder(folder: string, options: StickerOptions = {}): Promise<StickerDataset> {
     requireText(folder, 'folder');
     const { cache, memoryBytes, name, limits, captionField, allowMissingCaptions, ...spec } = validated(
-      optionsSchema,
+      stickerOptionsSchema,
       options,
       'the options of the stickers',
     );

@@ -38,6 +38,7 @@ const configSchema = z.looseObject({
 });
 
 const numbers = z.record(z.string(), z.number());
+const namesSchema = z.array(z.string());
 const variantSchema = z.looseObject({
   batches: z.array(numbers),
   adam_step_counts: numbers.default({}),
@@ -101,6 +102,7 @@ async function compare(
     const result = await model.step(batchOf(under(batches, `batch${number}.`)));
     compareStep(comparison, number, result, info, expected);
     const kept = await model.gradients();
+    compareGradientNames(comparison, number, kept, info);
     if (number === 0)
       compareGradients(comparison, kept, info, expected, strategy.training.clearGradients === 'zero');
     const between = under(expected, `batch${number}.after_update_1.`);
@@ -118,7 +120,7 @@ async function compare(
   }
   const names = model.names((name) => isAdapter(name) || isHead(name));
   compareParameters(comparison, 'final', under(expected, 'final.'), await model.read(names), info);
-  compareOptimizer(comparison, await model.optimizerState(), info, expected);
+  compareOptimizer(comparison, await model.optimizerState(), optimizer.betas, info, expected);
 }
 
 function compareStep(
@@ -167,6 +169,23 @@ function compareStep(
   }
 }
 
+/** Exactly the parameters that have a gradient in the reference have one here, but for gradients cleared to zero. */
+function compareGradientNames(comparison: Comparison, number: number, actual: Tensors, info: Variant): void {
+  for (const update of ['update_1', 'update_0']) {
+    const listed = (kind: string) => namesSchema.safeParse(info[`batch${number}_${update}_${kind}`]);
+    const [all, zero] = [listed('grad_names'), listed('zero_grad_names')];
+    if (!all.success) continue;
+    const wanted = new Set(all.data.map(nameFromPublished));
+    for (const name of zero.data ?? []) wanted.delete(nameFromPublished(name));
+    const found = Object.keys(under(actual, `${update}.`));
+    const different =
+      found.filter((name) => !wanted.has(name)).length +
+      wanted.size -
+      found.filter((name) => wanted.has(name)).length;
+    comparison.tensor(`batch${number}.${update}: names of gradients that differ`, [different], [0], EXACT);
+  }
+}
+
 function compareGradients(
   comparison: Comparison,
   actual: Tensors,
@@ -208,12 +227,21 @@ function compareParameters(
   }
 }
 
-function compareOptimizer(comparison: Comparison, state: Tensors, info: Variant, expected: TensorMap): void {
+function compareOptimizer(
+  comparison: Comparison,
+  state: Tensors,
+  betas: readonly [number, number],
+  info: Variant,
+  expected: TensorMap,
+): void {
   const distance = info.max_abs_diff_to_float64['batch0.grads'];
-  for (const moment of ['exp_avg', 'exp_avg_sq'] as const) {
+  for (const [index, moment] of (['exp_avg', 'exp_avg_sq'] as const).entries()) {
     for (const [published, reference] of Object.entries(under(expected, `opt.${moment}.`))) {
       const values = state[`${nameFromPublished(published)}.${moment}`];
-      const known = distance === undefined ? undefined : momentDistance(moment, distance, floats(reference));
+      const steps = info.adam_step_counts[published] ?? Number.POSITIVE_INFINITY;
+      const weight = 1 - (betas[index] as number) ** steps;
+      const known =
+        distance === undefined ? undefined : momentDistance(moment, distance, weight, floats(reference));
       comparison.close(`opt.${moment}.${published}`, values, floats(reference), known);
     }
   }
@@ -222,9 +250,17 @@ function compareOptimizer(comparison: Comparison, state: Tensors, info: Variant,
   }
 }
 
-/** The distance of gradients carried into a mean of them, or of their squares: d(g^2) = 2 g dg. */
-function momentDistance(moment: 'exp_avg' | 'exp_avg_sq', distance: number, reference: Float32Array): number {
-  if (moment === 'exp_avg') return distance;
+/**
+ * The distance of gradients carried into their weighted sum m = sum w g, or v = sum w g^2, with weights that add up to
+ * `weight` = 1 - beta^steps: dm <= weight dg, and dv = sum w 2 g dg <= 2 sqrt(weight v) dg (Cauchy-Schwarz).
+ */
+function momentDistance(
+  moment: 'exp_avg' | 'exp_avg_sq',
+  distance: number,
+  weight: number,
+  reference: Float32Array,
+): number {
+  if (moment === 'exp_avg') return weight * distance;
   const largest = reference.reduce((most, value) => Math.max(most, value), 0);
-  return 2 * Math.sqrt(largest) * distance;
+  return 2 * Math.sqrt(weight * largest) * distance;
 }
