@@ -2,9 +2,11 @@
 // products go through tile_product.h, whose right side has unit stride; the left one may be read along
 // either axis, so only K and V are ever transposed.
 #include <algorithm>
+#include <cmath>
 
 #include "ops/attention_rows.h"
 #include "ops/kernels.h"
+#include "ops/scratch.h"
 #include "ops/tile_product.h"
 #include "ops/transpose.h"
 
@@ -51,6 +53,80 @@ void copyHeadTransposed(const HeadMatrix& m, int64_t row, int64_t rows, int64_t 
       transpose(block);
       for (int64_t k = 0; k < count; ++k) storeVec(to + (i + k) * width + r, block[k]);
     }
+}
+
+template <typename T>
+void storeHead(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, const float* from,
+               int64_t width, const float* factors = nullptr) {
+  for (int64_t r = 0; r < rows; ++r) {
+    T* to = static_cast<T*>(m.data) + (row + r) * m.stride + head * size;
+    const float* in = from + r * width;
+    const float factor = factors ? factors[r] : 1.0f;
+#pragma omp simd
+    for (int64_t i = 0; i < size; ++i) writeAs(to, i, in[i] * factor);
+  }
+}
+
+/// Scores of some query rows become probabilities (after dropout) but for a factor a row, which is given
+/// back; keeps the log of the sum of exponentials.
+void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row, int64_t rows,
+                 float* scores, int64_t width, float* keep, float* logSum, float (&factors)[kQueryBlock]) {
+  const int64_t keys = span.keyEnd - span.keyBegin;
+  const float factor = s.bias ? 1.0f : s.scale;
+  for (int64_t r = 0; r < rows; ++r) {
+    float* line = scores + r * width;
+    if (s.bias) addBias(s, head, row + r - span.queryBegin, line, keys);
+    hideKeys(s, span, row + r, line, keys, width);
+    float top = -std::numeric_limits<float>::infinity();
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < width; ++j) top = line[j] > top ? line[j] : top;
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < width; ++j) {
+      line[j] = expBelowZero((line[j] - top) * factor);
+      sum += line[j];
+    }
+    factors[r] = 1.0f / sum;
+    if (logSum) logSum[(row + r) * s.heads + head] = top * factor + std::log(sum);
+    if (s.dropout > 0.0f) {
+      dropoutRow(s, head, row + r, keys, keep);
+      for (int64_t j = 0; j < keys; ++j) line[j] *= keep[j];
+    }
+  }
+}
+
+/// Scores `p` and gradients `dp` of the probabilities of some rows become D (the probabilities after dropout)
+/// and dS in their places.
+void softmaxGradientRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
+                         int64_t rows, float* p, float* dp, int64_t width, float* keep,
+                         const float* logSums) {
+  const int64_t keys = span.keyEnd - span.keyBegin;
+  const float factor = s.scale;
+  for (int64_t r = 0; r < rows; ++r) {
+    float* line = p + r * width;
+    float* gradient = dp + r * width;
+    const float logSum = logSums[(row + r) * s.heads + head];
+    hideKeys(s, span, row + r, line, keys, width);
+    if (s.dropout > 0.0f) {
+      dropoutRow(s, head, row + r, keys, keep);
+      for (int64_t j = 0; j < keys; ++j) gradient[j] *= keep[j];
+    }
+    float dot = 0.0f;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t j = 0; j < width; ++j) {
+      line[j] = expBelowZero(line[j] * factor - logSum);
+      dot += line[j] * gradient[j];
+    }
+    if (s.dropout > 0.0f) {
+      for (int64_t j = 0; j < keys; ++j) {
+        gradient[j] = line[j] * (gradient[j] - dot) * factor;
+        line[j] *= keep[j];
+      }
+      continue;
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < width; ++j) gradient[j] = line[j] * (gradient[j] - dot) * factor;
+  }
 }
 
 template <typename T>
@@ -124,7 +200,7 @@ void backwardAs(const AttentionBackward& c) {
         copyHead<T>(c.dOut, row, rows, head, size, dOut, wide);
         multiply(rows, width, size, q, wide, 1, kTransposed, width, p, width, false);
         multiply(rows, width, size, dOut, wide, 1, vTransposed, width, dp, width, false);
-        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum, p, dp);
+        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum);
         multiply(rows, wide, keys, dp, width, 1, k, wide, dq, wide, false);
         storeHead<T>(c.dq, row, rows, head, size, dq, wide);
         multiply(keys, wide, rows, dp, 1, width, q, wide, dk, wide, true);

@@ -1,87 +1,46 @@
 // Attention for processors that multiply pairs of bf16 into f32 sums (AVX-512 BF16). Same algorithm as
-// attention.cpu.cpp; operands of the products are bf16, as under autocast, sums and softmax f32. A product's
-// depth runs in pairs, one 32-bit word each: the left side is read as words, the right side has the two
-// values of a pair side by side for every column.
+// attention.cpu.cpp; operands of the products (pair_product.h) are bf16, as under autocast, sums and softmax
+// f32.
+#include <cmath>
+#include <utility>
+
 #include "ops/attention_rows.h"
 #include "ops/kernels.h"
+#include "ops/scratch.h"
 
 #if defined(__AVX512F__)
-#include <immintrin.h>
-// GCC 12 takes the undefined upper halves inside these intrinsics for a mistake of ours (GCC bug 105593).
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include "ops/pair_product.h"
 #endif
 
 namespace duet::cpu::DUET_ISA {
 
 #if defined(__AVX512F__)
 
-#define DUET_BF16 __attribute__((target("avx512bf16")))
-
 namespace {
-
-using Word = uint32_t;
-
-template <int R, int V>
-DUET_BF16 inline void tile(int64_t pairs, const Word* a, int64_t aRow, int64_t aColumn, const Word* b,
-                           int64_t bRow, float* c, int64_t cRow, bool accumulate) {
-  __m512 sum[R][V];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v)
-      sum[r][v] = accumulate ? _mm512_loadu_ps(c + r * cRow + v * 16) : _mm512_setzero_ps();
-  for (int64_t k = 0; k < pairs; ++k) {
-    __m512bh right[V];
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) right[v] = (__m512bh)_mm512_loadu_si512(b + k * bRow + v * 16);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const __m512bh left = (__m512bh)_mm512_set1_epi32(static_cast<int>(a[r * aRow + k * aColumn]));
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], left, right[v]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) _mm512_storeu_ps(c + r * cRow + v * 16, sum[r][v]);
-}
-
-template <int R>
-DUET_BF16 inline void rowsOf(int64_t n, int64_t pairs, const Word* a, int64_t aRow, int64_t aColumn,
-                             const Word* b, int64_t bRow, float* c, int64_t cRow, bool accumulate) {
-  int64_t j = 0;
-  for (; j + 48 <= n; j += 48) tile<R, 3>(pairs, a, aRow, aColumn, b + j, bRow, c + j, cRow, accumulate);
-  if (j + 32 <= n) {
-    tile<R, 2>(pairs, a, aRow, aColumn, b + j, bRow, c + j, cRow, accumulate);
-    j += 32;
-  }
-  for (; j < n; j += 16) tile<R, 1>(pairs, a, aRow, aColumn, b + j, bRow, c + j, cRow, accumulate);
-}
-
-/// C[m x n] (+)= A B over `pairs` pairs; n is a multiple of 16.
-DUET_BF16 void multiply(int64_t m, int64_t n, int64_t pairs, const Word* a, int64_t aRow, int64_t aColumn,
-                        const Word* b, int64_t bRow, float* c, int64_t cRow, bool accumulate) {
-  int64_t i = 0;
-  for (; i + 8 <= m; i += 8)
-    rowsOf<8>(n, pairs, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
-  for (; i < m; ++i)
-    rowsOf<1>(n, pairs, a + i * aRow, aRow, aColumn, b, bRow, c + i * cRow, cRow, accumulate);
-}
 
 const bf16* headRow(const HeadMatrix& m, int64_t row, int64_t head, int64_t size) {
   return static_cast<const bf16*>(m.data) + row * m.stride + head * size;
 }
 
-Word pairOf(bf16 low, bf16 high) { return static_cast<Word>(low.bits) | static_cast<Word>(high.bits) << 16; }
+enum class Side { queries, keys };
 
-/// Rows of a head as words along the head: rows x `words`, an odd last element paired with 0.
-void wordsOfRows(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to,
-                 int64_t words) {
-  for (int64_t r = 0; r < rows; ++r) {
-    to[r * words + words - 1] = 0;
-    std::memcpy(to + r * words, headRow(m, row + r, head, size), static_cast<size_t>(size) * 2);
-  }
+/// Fetches what a task - a sequence and a head - has of a matrix ahead of its use.
+void fetchAhead(Ahead& ahead, const AttentionShape& s, int64_t task, const HeadMatrix& m, Side side) {
+  if (task >= s.sequences * s.heads) return;
+  const AttentionSpan& span = s.spans[task / s.heads];
+  const auto [begin, end] =
+      side == Side::keys ? std::pair(span.keyBegin, span.keyEnd) : std::pair(span.queryBegin, span.queryEnd);
+  ahead.add(headRow(m, begin, task % s.heads, s.headSize), m.stride * 2, s.headSize * 2, end - begin);
+}
+
+/// A mask of the first `count` of 32 elements.
+inline __mmask32 firstOf(int64_t count) { return count >= 32 ? ~0u : (1u << count) - 1; }
+
+/// Indices of a permutation whose 16 words hold the elements `low` + i and `high` + i.
+inline __m512i meeting(int low, int high) {
+  const __m512i i = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  return _mm512_or_si512(_mm512_add_epi32(i, _mm512_set1_epi32(low)),
+                         _mm512_slli_epi32(_mm512_add_epi32(i, _mm512_set1_epi32(high)), 16));
 }
 
 /// Turns a block of 16 x 16 words.
@@ -121,8 +80,8 @@ void turnedWords(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, i
   const int64_t words = (size + 1) / 2;
   for (int64_t r = 0; r < width; r += 16)
     for (int64_t w = 0; w < words; w += 16) {
-      const int64_t elements = size - 2 * w < 32 ? size - 2 * w : 32, taken = words - w < 16 ? words - w : 16;
-      const __mmask32 mask = static_cast<__mmask32>((uint64_t{1} << elements) - 1);
+      const int64_t taken = words - w < 16 ? words - w : 16;
+      const __mmask32 mask = firstOf(size - 2 * w);
       __m512i block[16];
       for (int64_t i = 0; i < 16; ++i)
         block[i] = r + i < rows ? _mm512_maskz_loadu_epi16(mask, headRow(m, row + r + i, head, size) + 2 * w)
@@ -132,49 +91,163 @@ void turnedWords(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, i
     }
 }
 
-/// Pairs of neighbouring rows: (rows + 1) / 2 x `wide`, zeros behind the head and for a missing row.
-void rowPairs(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* to,
-              int64_t wide) {
+/// Rows of a head as words along the head, rows x `stride`, and as pairs of neighbouring rows, (rows + 1) / 2
+/// x `wide`; either may be null. Zeros behind the head and for a missing row.
+void takeRows(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size, Word* words,
+              int64_t stride, Word* pairs, int64_t wide) {
+  const __m512i low = meeting(0, 32), high = meeting(16, 48);
   for (int64_t r = 0; r < rows; r += 2) {
+    const bool both = r + 1 < rows;
     const bf16* first = headRow(m, row + r, head, size);
-    const bf16* second = r + 1 < rows ? headRow(m, row + r + 1, head, size) : nullptr;
-    Word* out = to + r / 2 * wide;
-    for (int64_t i = 0; i < size; ++i) out[i] = pairOf(first[i], second ? second[i] : bf16{0});
-    for (int64_t i = size; i < wide; ++i) out[i] = 0;
+    const bf16* second = both ? headRow(m, row + r + 1, head, size) : first;
+    for (int64_t i = 0; i < size; i += 32) {
+      const __mmask32 mask = firstOf(size - i);
+      const __m512i a = _mm512_maskz_loadu_epi16(mask, first + i);
+      const __m512i b = _mm512_maskz_loadu_epi16(both ? mask : 0, second + i);
+      if (words) {
+        _mm512_storeu_si512(words + r * stride + i / 2, a);
+        if (both) _mm512_storeu_si512(words + (r + 1) * stride + i / 2, b);
+      }
+      if (pairs) {
+        Word* to = pairs + r / 2 * wide + i;
+        _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, low, b));
+        if (i + 16 < wide) _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(a, high, b));
+      }
+    }
   }
 }
 
-/// Zeros behind the keys of every row of a block.
-void clearBehind(bf16* block, int64_t rows, int64_t keys, int64_t width) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t j = keys; j < width; ++j) block[r * width + j].bits = 0;
-}
-
-/// Rows x width of f32, times a factor a row, as bf16, element after element; columns from `keys` on are 0.
-void rounded(const float* from, int64_t rows, int64_t keys, int64_t width, const float* factors,
-             Word* words) {
-  bf16* to = reinterpret_cast<bf16*>(words);
+/// Rows of f32, times a factor a row if there are any, as bf16.
+DUET_BF16 void giveRows(const HeadMatrix& m, int64_t row, int64_t rows, int64_t head, int64_t size,
+                        const float* from, int64_t width, const float* factors = nullptr) {
   for (int64_t r = 0; r < rows; ++r) {
-    const float factor = factors[r];
-#pragma omp simd
-    for (int64_t j = 0; j < keys; ++j) writeAs(to + r * width, j, from[r * width + j] * factor);
+    bf16* to = static_cast<bf16*>(m.data) + (row + r) * m.stride + head * size;
+    const __m512 factor = _mm512_set1_ps(factors ? factors[r] : 1.0f);
+    const float* line = from + r * width;
+    int64_t i = 0;
+    for (; i + 32 <= size; i += 32)
+      _mm512_storeu_si512(to + i,
+                          (__m512i)_mm512_cvtne2ps_pbh(_mm512_mul_ps(_mm512_loadu_ps(line + i + 16), factor),
+                                                       _mm512_mul_ps(_mm512_loadu_ps(line + i), factor)));
+    for (; i < size; i += 16)
+      _mm256_mask_storeu_epi16(to + i, static_cast<__mmask16>(firstOf(size - i)),
+                               (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_loadu_ps(line + i), factor)));
   }
-  clearBehind(to, rows, keys, width);
 }
 
-/// Pairs of neighbouring rows of a rounded block: (rows + 1) / 2 x width.
-void blockRowPairs(const bf16* block, int64_t rows, int64_t width, Word* to) {
-  const uint16_t* from = reinterpret_cast<const uint16_t*>(block);
+/// 2^x to about 2 ulp for x below 128; 0 below -150; NaN for NaN. The polynomial is a least-maximum fit of
+/// relative error 8e-8.
+inline __m512 powerOf2(__m512 x) {
+  x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);  // the second of the two if one is NaN
+  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 r = _mm512_sub_ps(x, n);
+  __m512 p = _mm512_set1_ps(0.0013276471f);
+  for (const float c : {0.009675541f, 0.05550713f, 0.2402212f, 0.69314694f, 1.0000001f})
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+  return _mm512_scalef_ps(p, n);
+}
+
+constexpr float kLog2e = 1.44269504f;
+
+/// Scores of some query rows become probabilities (after dropout) in bf16 but for a factor a row, which is
+/// given back; keeps the log of the sum of exponentials.
+DUET_BF16 void softmaxRows(const AttentionShape& s, const AttentionSpan& span, int64_t head, int64_t row,
+                           int64_t rows, float* scores, int64_t width, float* keep, float* logSum, bf16* to,
+                           float (&factors)[kQueryBlock]) {
+  const int64_t keys = span.keyEnd - span.keyBegin;
+  const float factor = s.bias ? 1.0f : s.scale;
+  const __m512 toPowers = _mm512_set1_ps(factor * kLog2e);
+  for (int64_t r = 0; r < rows; ++r) {
+    float* line = scores + r * width;
+    if (s.bias) addBias(s, head, row + r - span.queryBegin, line, keys);
+    hideKeys(s, span, row + r, line, keys, width);
+  }
+  for (int64_t r = 0; r < rows; r += 2) {  // two at a time; the last of an odd number twice
+    const int64_t pair[2] = {r, r + 1 < rows ? r + 1 : r};
+    __m512 tops[2], sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (__m512& top : tops) top = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+    for (int64_t j = 0; j < width; j += 16)
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i)
+        tops[i] = _mm512_max_ps(tops[i], _mm512_loadu_ps(scores + pair[i] * width + j));
+    float highest[2];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      highest[i] = _mm512_reduce_max_ps(tops[i]);
+      tops[i] = _mm512_set1_ps(highest[i]);
+      if (s.dropout > 0.0f) dropoutRow(s, head, row + pair[i], width, keep + i * width);
+    }
+    for (int64_t j = 0; j < width; j += 16)
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        const __m512 below = _mm512_sub_ps(_mm512_loadu_ps(scores + pair[i] * width + j), tops[i]);
+        __m512 e = powerOf2(_mm512_mul_ps(below, toPowers));
+        sums[i] = _mm512_add_ps(sums[i], e);
+        if (s.dropout > 0.0f) e = _mm512_mul_ps(e, _mm512_loadu_ps(keep + i * width + j));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + pair[i] * width + j),
+                            (__m256i)_mm512_cvtneps_pbh(e));
+      }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      const float sum = _mm512_reduce_add_ps(sums[i]);
+      factors[pair[i]] = 1.0f / sum;
+      if (logSum) logSum[(row + pair[i]) * s.heads + head] = highest[i] * factor + std::log(sum);
+    }
+  }
+}
+
+/// From scores `p` and gradients `dp` of the probabilities of some rows: D (the probabilities after dropout)
+/// in pairs of neighbouring rows, and dS both so and as words along a row.
+DUET_BF16 void softmaxGradientRows(const AttentionShape& s, const AttentionSpan& span, int64_t head,
+                                   int64_t row, int64_t rows, float* p, float* dp, int64_t width, float* keep,
+                                   const float* logSums, Word* dPairs, bf16* ds, Word* dsPairs) {
+  const int64_t keys = span.keyEnd - span.keyBegin;
+  const __m512 factor = _mm512_set1_ps(s.scale), toPowers = _mm512_set1_ps(s.scale * kLog2e);
+  const __m512i order = meeting(0, 16);
+  if (rows % 2) {  // a row of nothing completes the last pair
+    std::memset(p + rows * width, 0, static_cast<size_t>(width) * 4);
+    std::memset(dp + rows * width, 0, static_cast<size_t>(width) * 4);
+  }
   for (int64_t r = 0; r < rows; r += 2) {
-    const uint16_t* first = from + r * width;
-    const uint16_t* second = r + 1 < rows ? first + width : nullptr;
-    Word* out = to + r / 2 * width;
-    if (second) {
-#pragma omp simd
-      for (int64_t j = 0; j < width; ++j)
-        out[j] = static_cast<Word>(first[j]) | static_cast<Word>(second[j]) << 16;
-    } else {
-      for (int64_t j = 0; j < width; ++j) out[j] = first[j];
+    float *lines[2], *gradients[2];
+    __m512 sums[2], dots[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+    for (int64_t i = 0; i < 2; ++i) {
+      lines[i] = p + (r + i) * width;
+      gradients[i] = dp + (r + i) * width;
+      const bool missing = r + i == rows;
+      sums[i] = _mm512_set1_ps(missing ? std::numeric_limits<float>::infinity()
+                                       : logSums[(row + r + i) * s.heads + head] * kLog2e);
+      hideKeys(s, span, row + r + i, lines[i], keys, width);
+      if (s.dropout > 0.0f) {
+        float* kept = keep + i * width;
+        dropoutRow(s, head, row + r + i, width, kept);
+        for (int64_t j = 0; j < width; ++j) gradients[i][j] *= kept[j];
+      }
+    }
+    for (int64_t j = 0; j < width; j += 16) {
+      __m512 d[2];
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        d[i] = powerOf2(_mm512_fmsub_ps(_mm512_loadu_ps(lines[i] + j), toPowers, sums[i]));
+        dots[i] = _mm512_fmadd_ps(d[i], _mm512_loadu_ps(gradients[i] + j), dots[i]);
+        _mm512_storeu_ps(lines[i] + j, d[i]);
+        if (s.dropout > 0.0f) d[i] = _mm512_mul_ps(d[i], _mm512_loadu_ps(keep + i * width + j));
+      }
+      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(d[1], d[0]);
+      _mm512_storeu_si512(dPairs + r / 2 * width + j, _mm512_permutexvar_epi16(order, both));
+    }
+    for (__m512& dot : dots) dot = _mm512_mul_ps(_mm512_set1_ps(_mm512_reduce_add_ps(dot)), factor);
+    for (int64_t j = 0; j < width; j += 16) {
+      __m512 d[2];
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i)
+        d[i] = _mm512_mul_ps(_mm512_loadu_ps(lines[i] + j),
+                             _mm512_fmsub_ps(_mm512_loadu_ps(gradients[i] + j), factor, dots[i]));
+      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(d[1], d[0]);
+      _mm512_storeu_si512(dsPairs + r / 2 * width + j, _mm512_permutexvar_epi16(order, both));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(ds + r * width + j), _mm512_castsi512_si256(both));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(ds + (r + 1) * width + j),
+                          _mm512_extracti64x4_epi64(both, 1));
     }
   }
 }
@@ -190,36 +263,43 @@ bool hasBf16Dot() {
 
 void bf16DotForward(const AttentionForward& c) {
   const AttentionShape& s = c.shape;
-  const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16),
-                most = roundUp(longest(s), 16);
-  const Scratch all(half * most + most / 2 * wide + kQueryBlock * (half + wide + most + most / 2) + most +
-                    256);
+  const int64_t size = s.headSize, half = (size + 1) / 2, stride = roundUp(half, 16),
+                wide = roundUp(size, 16), most = roundUp(longest(s), 16);
+  const Scratch all(half * most + most / 2 * wide + kQueryBlock * (stride + wide + most + most / 2) +
+                    2 * most + 256);
 #pragma omp parallel
   {
     Share share(all);
+    Ahead ahead;
     Word* k = words(share, half * most);
     Word* v = words(share, most / 2 * wide);
-    Word* q = words(share, kQueryBlock * half);
+    Word* q = words(share, kQueryBlock * stride);
     Word* p = words(share, kQueryBlock * most / 2);
     float* scores = share.take(kQueryBlock * most);
     float* out = share.take(kQueryBlock * wide);
-    float* keep = share.take(most);
+    float* keep = share.take(2 * most);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < s.sequences * s.heads; ++task) {
       const AttentionSpan& span = s.spans[task / s.heads];
       const int64_t head = task % s.heads, keys = span.keyEnd - span.keyBegin, width = roundUp(keys, 16);
       if (span.queryEnd == span.queryBegin) continue;
+      const int64_t next = task + omp_get_num_threads();
+      ahead.clear();
+      fetchAhead(ahead, s, task, c.out, Side::queries);
+      fetchAhead(ahead, s, next, c.k, Side::keys);
+      fetchAhead(ahead, s, next, c.v, Side::keys);
+      fetchAhead(ahead, s, next, c.q, Side::queries);
       turnedWords(c.k, span.keyBegin, keys, head, size, k, width);
-      rowPairs(c.v, span.keyBegin, keys, head, size, v, wide);
+      takeRows(c.v, span.keyBegin, keys, head, size, nullptr, 0, v, wide);
       for (int64_t row = span.queryBegin; row < span.queryEnd; row += kQueryBlock) {
         const int64_t rows = span.queryEnd - row < kQueryBlock ? span.queryEnd - row : kQueryBlock;
-        wordsOfRows(c.q, row, rows, head, size, q, half);
-        multiply(rows, width, half, q, half, 1, k, width, scores, width, false);
+        takeRows(c.q, row, rows, head, size, q, stride, nullptr, 0);
+        pairProduct({rows, width, half, q, stride, 1, k, width, scores, width, false, ahead});
         float factors[kQueryBlock];
-        softmaxRows(s, span, head, row, rows, scores, width, keep, c.logSum, factors);
-        rounded(scores, rows, keys, width, factors, p);
-        multiply(rows, wide, (keys + 1) / 2, p, width / 2, 1, v, wide, out, wide, false);
-        storeHead<bf16>(c.out, row, rows, head, size, out, wide);
+        softmaxRows(s, span, head, row, rows, scores, width, keep, c.logSum, reinterpret_cast<bf16*>(p),
+                    factors);
+        pairProduct({rows, wide, (keys + 1) / 2, p, width / 2, 1, v, wide, out, wide, false, ahead});
+        giveRows(c.out, row, rows, head, size, out, wide, factors);
       }
     }
   }
@@ -227,58 +307,64 @@ void bf16DotForward(const AttentionForward& c) {
 
 void bf16DotBackward(const AttentionBackward& c) {
   const AttentionShape& s = c.shape;
-  const int64_t size = s.headSize, half = (size + 1) / 2, wide = roundUp(size, 16),
-                most = roundUp(longest(s), 16);
+  const int64_t size = s.headSize, half = (size + 1) / 2, stride = roundUp(half, 16),
+                wide = roundUp(size, 16), most = roundUp(longest(s), 16);
   const Scratch all(2 * half * most + most / 2 * wide + 2 * most * wide +
-                    kQueryBlock * (2 * half + 2 * wide + 4 * most) + most + 512);
+                    kQueryBlock * (2 * stride + 2 * wide + 4 * most) + 2 * most + 512);
 #pragma omp parallel
   {
     Share share(all);
+    Ahead ahead;
     Word* kTurned = words(share, half * most);
     Word* vTurned = words(share, half * most);
     Word* kPairs = words(share, most / 2 * wide);
     float* dk = share.take(most * wide);
     float* dv = share.take(most * wide);
-    Word* q = words(share, kQueryBlock * half);
-    Word* dOut = words(share, kQueryBlock * half);
+    Word* q = words(share, kQueryBlock * stride);
+    Word* dOut = words(share, kQueryBlock * stride);
     Word* qPairs = words(share, kQueryBlock / 2 * wide);
     Word* dOutPairs = words(share, kQueryBlock / 2 * wide);
     float* p = share.take(kQueryBlock * most);
     float* dp = share.take(kQueryBlock * most);
-    bf16* d = reinterpret_cast<bf16*>(words(share, kQueryBlock * most / 2));
-    bf16* ds = reinterpret_cast<bf16*>(words(share, kQueryBlock * most / 2));
-    Word* pairs = words(share, kQueryBlock / 2 * most);
+    Word* ds = words(share, kQueryBlock * most / 2);
+    Word* dPairs = words(share, kQueryBlock / 2 * most);
+    Word* dsPairs = words(share, kQueryBlock / 2 * most);
     float* dq = share.take(kQueryBlock * wide);
-    float* keep = share.take(most);
+    float* keep = share.take(2 * most);
 #pragma omp for schedule(dynamic)
     for (int64_t task = 0; task < s.sequences * s.heads; ++task) {
       const AttentionSpan& span = s.spans[task / s.heads];
       const int64_t head = task % s.heads, keys = span.keyEnd - span.keyBegin, width = roundUp(keys, 16);
+      const int64_t next = task + omp_get_num_threads();
+      ahead.clear();
+      fetchAhead(ahead, s, task, c.dq, Side::queries);
+      fetchAhead(ahead, s, task, c.dk, Side::keys);
+      fetchAhead(ahead, s, task, c.dv, Side::keys);
+      fetchAhead(ahead, s, next, c.k, Side::keys);
+      fetchAhead(ahead, s, next, c.v, Side::keys);
+      fetchAhead(ahead, s, next, c.q, Side::queries);
+      fetchAhead(ahead, s, next, c.dOut, Side::queries);
       turnedWords(c.k, span.keyBegin, keys, head, size, kTurned, width);
       turnedWords(c.v, span.keyBegin, keys, head, size, vTurned, width);
-      rowPairs(c.k, span.keyBegin, keys, head, size, kPairs, wide);
+      takeRows(c.k, span.keyBegin, keys, head, size, nullptr, 0, kPairs, wide);
       std::memset(dk, 0, static_cast<size_t>(keys * wide) * 4);
       std::memset(dv, 0, static_cast<size_t>(keys * wide) * 4);
       for (int64_t row = span.queryBegin; row < span.queryEnd; row += kQueryBlock) {
         const int64_t rows = span.queryEnd - row < kQueryBlock ? span.queryEnd - row : kQueryBlock;
-        wordsOfRows(c.q, row, rows, head, size, q, half);
-        wordsOfRows(c.dOut, row, rows, head, size, dOut, half);
-        rowPairs(c.q, row, rows, head, size, qPairs, wide);
-        rowPairs(c.dOut, row, rows, head, size, dOutPairs, wide);
-        multiply(rows, width, half, q, half, 1, kTurned, width, p, width, false);
-        multiply(rows, width, half, dOut, half, 1, vTurned, width, dp, width, false);
-        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum, d, ds);
-        blockRowPairs(d, rows, width, pairs);
-        multiply(keys, wide, (rows + 1) / 2, pairs, 1, width, dOutPairs, wide, dv, wide, true);
-        clearBehind(ds, rows, keys, width);
-        multiply(rows, wide, (keys + 1) / 2, reinterpret_cast<const Word*>(ds), width / 2, 1, kPairs, wide,
-                 dq, wide, false);
-        blockRowPairs(ds, rows, width, pairs);
-        multiply(keys, wide, (rows + 1) / 2, pairs, 1, width, qPairs, wide, dk, wide, true);
-        storeHead<bf16>(c.dq, row, rows, head, size, dq, wide);
+        const int64_t rowPairs = (rows + 1) / 2;
+        takeRows(c.q, row, rows, head, size, q, stride, qPairs, wide);
+        takeRows(c.dOut, row, rows, head, size, dOut, stride, dOutPairs, wide);
+        pairProduct({rows, width, half, q, stride, 1, kTurned, width, p, width, false, ahead});
+        pairProduct({rows, width, half, dOut, stride, 1, vTurned, width, dp, width, false, ahead});
+        softmaxGradientRows(s, span, head, row, rows, p, dp, width, keep, c.logSum, dPairs,
+                            reinterpret_cast<bf16*>(ds), dsPairs);
+        pairProduct({keys, wide, rowPairs, dPairs, 1, width, dOutPairs, wide, dv, wide, true, ahead});
+        pairProduct({rows, wide, (keys + 1) / 2, ds, width / 2, 1, kPairs, wide, dq, wide, false, ahead});
+        pairProduct({keys, wide, rowPairs, dsPairs, 1, width, qPairs, wide, dk, wide, true, ahead});
+        giveRows(c.dq, row, rows, head, size, dq, wide);
       }
-      storeHead<bf16>(c.dk, span.keyBegin, keys, head, size, dk, wide);
-      storeHead<bf16>(c.dv, span.keyBegin, keys, head, size, dv, wide);
+      giveRows(c.dk, span.keyBegin, keys, head, size, dk, wide);
+      giveRows(c.dv, span.keyBegin, keys, head, size, dv, wide);
     }
   }
 }
