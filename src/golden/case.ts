@@ -1,7 +1,7 @@
 /** A case of reference numbers, its outcome, and the comparison of tensors. */
 
 import type { TensorData } from '../native/core.js';
-import { toleranceFor } from './tolerance.js';
+import { FACTOR, FEW, toleranceFor } from './tolerance.js';
 
 export interface Outcome {
   name: string;
@@ -41,16 +41,13 @@ export class Comparison {
 
   /** Compares element by element; a wrong length or a NaN is an infinite error. */
   tensor(what: string, actual: Numbers | undefined, expected: Numbers, tolerance: number): void {
-    let error = 0;
-    if (actual === undefined || actual.length !== expected.length) error = Number.POSITIVE_INFINITY;
-    else {
-      for (let index = 0; index < expected.length; index++) {
-        const difference = Math.abs(Number(actual[index]) - Number(expected[index]));
-        if (!(difference <= error)) error = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
-      }
-    }
+    const errors = errorsOf(actual, expected);
     this.#compared += expected.length;
-    this.#note(what, error, tolerance);
+    this.#note(
+      what,
+      errors.reduce((most, error) => Math.max(most, error), 0),
+      tolerance,
+    );
   }
 
   /** The same with the tolerance of the rule. */
@@ -61,6 +58,21 @@ export class Comparison {
     distance?: number,
   ): void {
     this.tensor(what, actual, expected, toleranceFor(distance, expected));
+  }
+
+  /** A parameter trained with Adam: all but a few elements with the tolerance of the rule. */
+  trained(
+    what: string,
+    actual: ArrayLike<number> | undefined,
+    expected: ArrayLike<number>,
+    distance?: number,
+  ): void {
+    const errors = errorsOf(actual, expected).sort();
+    const tolerance = toleranceFor(distance, expected);
+    const few = Math.max(1, Math.floor(FEW * errors.length));
+    this.#compared += expected.length;
+    this.#note(what, errors.at(-1) ?? 0, FACTOR * tolerance);
+    this.#note(`${what}, all but ${few}`, errors.at(-1 - few) ?? 0, tolerance);
   }
 
   scalar(what: string, actual: number | undefined, expected: number, tolerance: number): void {
@@ -81,6 +93,18 @@ export class Comparison {
       this.#worst = { what, error, tolerance };
     }
   }
+}
+
+/** Absolute differences, element by element; infinite for a NaN and, all of them, for a wrong length. */
+function errorsOf(actual: Numbers | undefined, expected: Numbers): Float64Array {
+  const errors = new Float64Array(expected.length || 1).fill(Number.POSITIVE_INFINITY);
+  if (actual?.length !== expected.length) return errors;
+  if (expected.length === 0) return errors.fill(0);
+  for (let index = 0; index < expected.length; index++) {
+    const difference = Math.abs(Number(actual[index]) - Number(expected[index]));
+    if (!Number.isNaN(difference)) errors[index] = difference;
+  }
+  return errors;
 }
 
 export function skipped(name: string, reason: string): GoldenCase {

@@ -8,28 +8,33 @@
  *
  * A scalar is measured relative to its own value; its tolerance is ten times the largest such relative distance of
  * the case, for a single one may be small by luck.
+ *
+ * Few numbers may all be near float64 by luck, so a distance counts as half the last bit of the largest float32 value at least.
+ * Adam magnifies rounding where a gradient is nearly zero: one in a thousand elements of a trained parameter (and one at
+ * least) may be ten times farther than the others.
  */
 
-const FACTOR = 10;
+export const FACTOR = 10;
+export const HALF_BIT = 2 ** -24;
+export const FEW = 1e-3;
 export const RELATIVE = 1e-5;
 export const PICTURES = 1e-6;
 export const EXACT = 0;
 
 /** @param distance to float64, as stored; undefined where it is not */
 export function toleranceFor(distance: number | undefined, reference: ArrayLike<number>): number {
-  if (distance !== undefined) return FACTOR * distance;
   let largest = 0;
   for (let index = 0; index < reference.length; index++) {
     largest = Math.max(largest, Math.abs(reference[index] as number));
   }
-  return RELATIVE * largest;
+  return distance === undefined ? RELATIVE * largest : FACTOR * Math.max(distance, HALF_BIT * largest);
 }
 
 /** Relative tolerance of scalars that are stored with their float64 values. */
 export function relativeTolerance(scalars: Iterable<{ value: number; float64: number }>): number {
-  let largest = 0;
+  let largest = HALF_BIT;
   for (const { value, float64 } of scalars) {
     if (float64 !== 0) largest = Math.max(largest, Math.abs(value - float64) / Math.abs(float64));
   }
-  return largest > 0 ? FACTOR * largest : RELATIVE;
+  return FACTOR * largest;
 }

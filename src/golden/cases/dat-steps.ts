@@ -21,7 +21,7 @@ import {
   type TensorMap,
   under,
 } from '../files.js';
-import { EXACT, RELATIVE } from '../tolerance.js';
+import { EXACT, FACTOR, RELATIVE } from '../tolerance.js';
 
 const configSchema = z.looseObject({
   vilt: z.record(z.string(), z.unknown()),
@@ -154,12 +154,12 @@ function compareStep(
     kl_0: result.feddat?.kl0,
     L_0: result.feddat?.loss0,
   };
-  // The parts of a loss are added: each is as exact as the largest of them.
+  // The parts of a loss are added: each is as exact as the largest of them, and no more than the logits.
   const largest = Math.max(...Object.keys(ours).map((key) => Math.abs(losses[key] ?? 0)));
+  const tolerance = Math.max(RELATIVE * largest, FACTOR * (distance[`batch${number}.logits`] ?? 0));
   for (const [what, value] of Object.entries(ours)) {
     const reference = losses[what];
-    if (reference !== undefined)
-      comparison.scalar(`batch${number}.${what}`, value, reference, RELATIVE * largest);
+    if (reference !== undefined) comparison.scalar(`batch${number}.${what}`, value, reference, tolerance);
   }
   for (const [index, what] of ['lr_update_1', 'lr_update_0'].entries()) {
     const reference = losses[what];
@@ -218,7 +218,7 @@ function compareParameters(
     .at(-1);
   const distance = distances[`${when}.params`] ?? (last === undefined ? undefined : distances[last]);
   for (const [published, reference] of Object.entries(after)) {
-    comparison.close(
+    comparison.trained(
       `${when}${where}.${published}`,
       actual[nameFromPublished(published)],
       floats(reference),

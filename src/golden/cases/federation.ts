@@ -25,7 +25,7 @@ import {
   type TensorMap,
   under,
 } from '../files.js';
-import { RELATIVE } from '../tolerance.js';
+import { FACTOR, RELATIVE } from '../tolerance.js';
 
 const configSchema = z.looseObject({
   vilt: z.record(z.string(), z.unknown()),
@@ -46,9 +46,9 @@ const configSchema = z.looseObject({
     .record(
       z.string(),
       z.looseObject({
-        zero_grad: z.string().default(''),
+        zero_grad: z.string().optional(),
         evaluation_freezes_adapter_0: z.boolean().default(false),
-        aggregation: z.string().default('uniform'),
+        aggregation: z.string().optional(),
       }),
     )
     .default({}),
@@ -58,6 +58,7 @@ const numbers = z.record(z.string(), z.number());
 const variantSchema = z.looseObject({
   rounds: z.array(
     z.looseObject({
+      weights: z.array(z.number()).default([]),
       training: z.array(z.looseObject({ batches: z.array(numbers) })).default([]),
       eval_scores_gated_0_1: z.record(z.string(), z.array(z.number())).default({}),
     }),
@@ -122,8 +123,8 @@ async function compare(
   await model.write(parametersOf(await readTensors(folder, 'init.safetensors')));
   const strategy = new RecordingFedDat({
     temperature: config.kl_temperature,
-    weights: /weight|sample/.test(about?.aggregation ?? variant) ? 'samples' : 'uniform',
-    clearGradients: /zero tensors|zero_grads/.test(about?.zero_grad ?? variant) ? 'zero' : 'none',
+    weights: /uniform|^asis/.test(about?.aggregation ?? variant) ? 'uniform' : 'samples',
+    clearGradients: /zero/.test(about?.zero_grad ?? variant) ? 'zero' : 'none',
   });
   const { lr: learningRate, betas, eps: epsilon, weight_decay: weightDecay } = config.optimizer;
   const federation = new Federation({
@@ -169,10 +170,14 @@ async function compareRound(
 ): Promise<void> {
   const round = report.number - 1;
   const reference = under(expected, `round${round}/`);
-  const distance = (what: string) => info.max_abs_diff_to_float64[`round${round}.${what}`];
+  const [aggregated, kept, evaluated] = ['aggregate', 'personal', 'eval'].map(
+    (what) => info.max_abs_diff_to_float64[`round${round}.${what}`],
+  );
+  // Logits, and losses with them, are no nearer to float64 than the parameters they are made of.
+  const logitsDistance = largestOf(aggregated, kept, evaluated);
   const parameters = (where: string, actual: Tensors, known: number | undefined) => {
     for (const [published, tensor] of Object.entries(under(reference, `${where}/`))) {
-      comparison.close(
+      comparison.trained(
         `round${round}/${where}/${published}`,
         actual[nameFromPublished(published)],
         floats(tensor),
@@ -182,35 +187,42 @@ async function compareRound(
   };
   for (const [index, client] of federation.clients.entries()) {
     const { shared, personal } = await federation.tensors(client);
-    if (index === 0) parameters('aggregate', shared, distance('aggregate'));
-    parameters(`${client.name}/personal`, personal, distance('personal'));
-    parameters(`${client.name}/sent`, strategy.sent[index]?.shared ?? {}, distance('personal'));
+    if (index === 0) parameters('aggregate', shared, aggregated);
+    parameters(`${client.name}/personal`, personal, kept);
+    // The aggregate has a client's distance multiplied by its weight.
+    const weight = info.rounds[round]?.weights[index] ?? 1 / federation.clients.length;
+    const sent = largestOf(kept, aggregated === undefined ? aggregated : aggregated / weight);
+    parameters(`${client.name}/sent`, strategy.sent[index]?.shared ?? {}, sent);
     await federation.load(client);
     for (const mode of MODES) {
       const tensor = reference[`${client.name}/eval/${mode}`];
       if (!tensor || !client.evaluation) continue;
       for await (const batch of client.evaluation.batches({ batchSize: 1 })) {
         const logits = await federation.model.evaluate(batch, client.task, mode);
-        comparison.close(
-          `round${round}/${client.name}/eval/${mode}`,
-          logits,
-          floats(tensor),
-          distance('eval'),
-        );
+        comparison.close(`round${round}/${client.name}/eval/${mode}`, logits, floats(tensor), logitsDistance);
       }
     }
-    compareLosses(comparison, `round${round}/${client.name}`, report, index, info.rounds[round]);
+    compareLosses(comparison, round, client.name, report, index, info.rounds[round], logitsDistance);
   }
+}
+
+/** The largest distance known; undefined when none is. */
+function largestOf(...distances: (number | undefined)[]): number | undefined {
+  const known = distances.filter((distance) => distance !== undefined);
+  return known.length > 0 ? Math.max(...known) : undefined;
 }
 
 /** Mean losses over the batches, and scores in percent. */
 function compareLosses(
   comparison: Comparison,
-  where: string,
+  round: number,
+  name: string,
   report: RoundReport,
   index: number,
   reference: Variant['rounds'][number] | undefined,
+  logitsDistance = 0,
 ): void {
+  const where = `round${round}/${name}`;
   const batches = reference?.training[index]?.batches ?? [];
   const mean = (key: string) =>
     batches.reduce((sum, batch) => sum + (batch[key] ?? Number.NaN), 0) / batches.length;
@@ -221,17 +233,17 @@ function compareLosses(
       `${where}/${theirs}`,
       report.clients[index]?.losses[ours],
       mean(theirs),
-      RELATIVE * largest,
+      Math.max(RELATIVE * largest, FACTOR * logitsDistance),
     );
   }
   const accuracy = report.evaluation?.clients[index]?.accuracy ?? {};
-  const scores = Object.values(reference?.eval_scores_gated_0_1 ?? {})[index] ?? [];
-  for (const [position, name] of ['gated', 'local', 'shared'].entries()) {
+  const scores = reference?.eval_scores_gated_0_1[name] ?? [];
+  for (const [position, mode] of ['gated', 'local', 'shared'].entries()) {
     const score = scores[position];
-    const actual = accuracy[name];
+    const actual = accuracy[mode];
     if (score === undefined) continue;
     comparison.scalar(
-      `${where}/score ${name}`,
+      `${where}/score ${mode}`,
       actual === undefined ? actual : actual * 100,
       score,
       RELATIVE * 100,
