@@ -9,6 +9,8 @@
  * A scalar is measured relative to its own value; its tolerance is ten times the largest such relative distance of
  * the case, for a single one may be small by luck.
  *
+ * Where numbers come with a tolerance of their own, that one, or ten times the stored distance if this is larger.
+ *
  * Few numbers may all be near float64 by luck, so a distance counts as half the last bit of the largest float32 value at least.
  * Adam magnifies rounding where a gradient is nearly zero: one in a thousand elements of a trained parameter (and one at
  * least) may be ten times farther than the others.
@@ -28,6 +30,11 @@ export function toleranceFor(distance: number | undefined, reference: ArrayLike<
     largest = Math.max(largest, Math.abs(reference[index] as number));
   }
   return distance === undefined ? RELATIVE * largest : FACTOR * Math.max(distance, HALF_BIT * largest);
+}
+
+/** A tolerance the numbers come with, and never below ten times their distance to float64 (0 where none is stored). */
+export function atLeast(suggested: number, distance = 0): number {
+  return Math.max(suggested, FACTOR * distance);
 }
 
 /** Relative tolerance of scalars that are stored with their float64 values. */

@@ -2,8 +2,8 @@
  * sti_layer and blocks: single layers and the pieces of the frame generation network, forward and backward, one case a
  * file.
  *
- * Tolerances are those the numbers come with: outputs 2e-5 absolute, gradients 1e-4 * (1 + the largest reference value). The waves
- * of a time t take the float32 frequency times t as their argument; neighbouring float32 frequencies below 1 are up to
+ * Tolerances are those the numbers come with: outputs 2e-5 absolute, gradients 1e-4 * (1 + the largest reference value), or ten
+ * times the stored noise floor. The waves of a time t take the float32 frequency times t as their argument; neighbouring float32 frequencies below 1 are up to
  * 2^-24 apart, so two correct programs whose exponential function rounds differently are up to t * 2^-24 apart (6e-5 at 999).
  */
 
@@ -13,6 +13,7 @@ import type { TensorData } from '../../native/core.js';
 import { native } from '../../native.js';
 import { type Comparison, floats, type GoldenCase, type GoldenContext, skipped } from '../case.js';
 import { filesEnding, readSettings, readTensors, type TensorMap, under } from '../files.js';
+import { atLeast } from '../tolerance.js';
 import { golden, integers } from './dfgn.js';
 
 const OUTPUT = 2e-5;
@@ -23,11 +24,28 @@ type Attributes = Record<string, number | string | boolean>;
 /** The bias whose gradient is exactly zero: what it adds, the norm behind it takes away. */
 const ZERO_GRADIENT = 'conv_layers.1.conv2.bias';
 
-function gradientTolerance(reference: Float32Array): number {
-  return GRADIENT * (1 + reference.reduce((most, value) => Math.max(most, Math.abs(value)), 0));
+function gradientTolerance(reference: Float32Array, distance?: number): number {
+  const largest = reference.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return atLeast(GRADIENT * (1 + largest), distance);
 }
 
+const floorSchema = z.looseObject({ max_abs_diff_f32_f64: z.number() });
+
 const stiSchema = z.looseObject({
+  cases: z
+    .record(
+      z.string(),
+      z.looseObject({
+        noise_floor: z
+          .looseObject({
+            output: floorSchema,
+            grad_input: floorSchema,
+            grad_params_max_abs_diff_f32_f64: z.number(),
+          })
+          .optional(),
+      }),
+    )
+    .default({}),
   constructor: z.looseObject({
     num_attention_heads: z.int(),
     norm_num_groups: z.int(),
@@ -49,7 +67,9 @@ async function compareSti(
   comparison: Comparison,
 ): Promise<void> {
   native.setThreads(threads);
-  const settings = (await readSettings(stiSchema, folder, 'cases.json')).constructor;
+  const { constructor: settings, cases } = await readSettings(stiSchema, folder, 'cases.json');
+  const floor = cases[name]?.noise_floor;
+  const output = atLeast(OUTPUT, floor?.output.max_abs_diff_f32_f64);
   const stored = await readTensors(folder, `${name}.safetensors`);
   const parameters = {
     ...(await readTensors(folder, 'params.safetensors')),
@@ -61,19 +81,25 @@ async function compareSti(
     { frames: settings.num_frames, groups: settings.norm_num_groups, heads: settings.num_attention_heads },
     stored.grad_output,
   );
-  comparison.tensor('output', floats(result.out), floats(stored.output), OUTPUT);
+  comparison.tensor('output', floats(result.out), floats(stored.output), output);
   const between = { attention: 'attention_tokens', semantic: 'semantic', detail: 'detail' };
   for (const [ours, published] of Object.entries(between)) {
     const reference = stored[`mid.${published}`];
-    if (reference) comparison.tensor(published, floats(result[ours]), floats(reference), OUTPUT);
+    if (reference) comparison.tensor(published, floats(result[ours]), floats(reference), output);
   }
   const inputs = floats(stored.grad_input);
-  comparison.tensor('gradient of the input', floats(result['grad.x']), inputs, gradientTolerance(inputs));
+  comparison.tensor(
+    'gradient of the input',
+    floats(result['grad.x']),
+    inputs,
+    gradientTolerance(inputs, floor?.grad_input.max_abs_diff_f32_f64),
+  );
   for (const [parameter, tensor] of Object.entries(under(stored, 'grad.'))) {
     if (parameter === ZERO_GRADIENT) continue;
     const reference = floats(tensor);
     const actual = floats(result[`grad.param.${parameter}`]);
-    comparison.tensor(`gradient of ${parameter}`, actual, reference, gradientTolerance(reference));
+    const tolerance = gradientTolerance(reference, floor?.grad_params_max_abs_diff_f32_f64);
+    comparison.tensor(`gradient of ${parameter}`, actual, reference, tolerance);
   }
 }
 
@@ -83,8 +109,16 @@ function prefixed(parameters: TensorMap): TensorMap {
 
 const blockSchema = z.record(
   z.string(),
-  z.looseObject({ config: z.record(z.string(), z.unknown()).default({}) }),
+  z.looseObject({
+    config: z.record(z.string(), z.unknown()).default({}),
+    noise_floor: z
+      .looseObject({ output: floorSchema, grad_inputs: z.number(), grad_params: z.number() })
+      .partial()
+      .default({}),
+  }),
 );
+
+type Floor = z.output<typeof blockSchema>[string]['noise_floor'];
 
 /** Which op a piece is, by its name, and what the op has to be told. */
 function opOf(
@@ -134,7 +168,9 @@ export async function blockCases(folder: string, context: GoldenContext): Promis
         return golden(title, (comparison) => compareTimes(stored, comparison));
       const op = opOf(name, settings[name]?.config ?? {}, stored);
       if (!op) return skipped(title, 'not a piece this version knows');
-      return golden(title, (comparison) => compareBlock(stored, op, context, comparison));
+      return golden(title, (comparison) =>
+        compareBlock(stored, op, settings[name]?.noise_floor ?? {}, context, comparison),
+      );
     }),
   );
 }
@@ -164,6 +200,7 @@ async function wavesOf(stored: TensorMap, width: number): Promise<TensorData> {
 async function compareBlock(
   stored: TensorMap,
   [op, attributes]: [string, Attributes],
+  floor: Floor,
   { threads }: GoldenContext,
   comparison: Comparison,
 ): Promise<void> {
@@ -180,15 +217,16 @@ async function compareBlock(
     attributes,
     stored.grad_output,
   );
-  comparison.tensor('output', floats(result.out), floats(stored.output), OUTPUT);
-  for (const [prefix, ours] of [
-    ['grad_input.', 'grad.'],
-    ['grad_param.', 'grad.param.'],
+  const tolerance = atLeast(OUTPUT, floor.output?.max_abs_diff_f32_f64);
+  comparison.tensor('output', floats(result.out), floats(stored.output), tolerance);
+  for (const [prefix, ours, distance] of [
+    ['grad_input.', 'grad.', floor.grad_inputs],
+    ['grad_param.', 'grad.param.', floor.grad_params],
   ] as const) {
     for (const [name, tensor] of Object.entries(under(stored, prefix))) {
       const reference = floats(tensor);
       const actual = floats(result[`${ours}${name}`]);
-      comparison.tensor(`gradient of ${name}`, actual, reference, gradientTolerance(reference));
+      comparison.tensor(`gradient of ${name}`, actual, reference, gradientTolerance(reference, distance));
     }
   }
 }
