@@ -37,7 +37,8 @@ const DEFAULT_MAX_FILE_BYTES = 256 * 1024 * 1024;
  *
  * It gives what Pillow's `convert('RGB')` gives: palettes expanded, grey repeated over the three channels, alpha
  * dropped (not blended), the upper byte of 16-bit samples, no colour profile and no rotation applied, the first frame
- * of an animation. CMYK pictures are converted by libvips, which differs slightly from Pillow.
+ * of an animation. CMYK pictures are converted by libvips, which differs slightly from Pillow; grey ones of 16 bits turn
+ * nearly white in Pillow, which cuts their samples off at 255.
  * @throws DuetError NOT_FOUND, IO (the file cannot be read), CORRUPT (damaged, cut short or no picture at all),
  *   UNSUPPORTED (more than `maxPixels` or `maxFileBytes`)
  */

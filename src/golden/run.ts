@@ -6,7 +6,7 @@
  */
 
 import { readdir } from 'node:fs/promises';
-import { basename, join, relative } from 'node:path';
+import { basename, join, relative, resolve } from 'node:path';
 import { DuetError, ioError, messageOf } from '../errors.js';
 import { type GoldenCase, type GoldenContext, type Outcome, skipped } from './case.js';
 import { adapterCases } from './cases/adapter.js';
@@ -64,7 +64,7 @@ async function search(
   context: GoldenContext,
   depth: number,
 ): Promise<GoldenCase[]> {
-  const known = FINDERS[basename(folder)];
+  const known = FINDERS[basename(resolve(folder))];
   if (known) return found(known, folder, prefix, context);
   const { folders, files } = await contentOf(folder);
   const cases: GoldenCase[] = [];
@@ -93,7 +93,7 @@ async function found(
       run: async () => ({ ...(await one.run()), name: prefix + one.name }),
     }));
   } catch (error) {
-    const name = prefix + basename(folder);
+    const name = prefix + basename(resolve(folder));
     return [{ name, run: async () => broken(name, error) }];
   }
 }
