@@ -10,6 +10,7 @@ export const ERROR_CODES = [
   'DISK_FULL',
   'CANCELLED',
   'NOT_FINITE',
+  'OUT_OF_MEMORY',
   'INTERNAL',
 ] as const;
 
@@ -22,6 +23,7 @@ export const ERROR_CODES = [
  * - `DISK_FULL` space or quota ended; what was complete before is kept
  * - `CANCELLED` an AbortSignal or Ctrl-C
  * - `NOT_FINITE` a loss became NaN or infinite
+ * - `OUT_OF_MEMORY` the machine (or the device) has no room for it
  * - `INTERNAL` a bug of this package
  */
 export type DuetErrorCode = (typeof ERROR_CODES)[number];

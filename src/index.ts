@@ -1,3 +1,4 @@
+/// <reference lib="esnext.disposable" preserve="true" />
 /**
  * duet-train: federated fine-tuning of vision-language models with dual-adapter teachers (FedDAT) and animated stickers (RDTF), on a
  * native core.

@@ -1,7 +1,7 @@
 // The drawn data set: every picture can be told apart, the numbers add up, and the same seed gives the same files.
 
 import { createHash } from 'node:crypto';
-import { readdir, readFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { AnswerVocabulary } from '../src/data/answers.js';
@@ -178,6 +178,17 @@ describe('a generated folder', () => {
     expect(await digest(third)).not.toBe(first);
   });
 
+  it('is not drawn into a folder that holds something else', async () => {
+    const foreign = join(await temporaryFolder(), 'foreign');
+    await mkdir(foreign);
+    await writeFile(join(foreign, 'answers.json'), '{"answers": ["mine"]}');
+    await writeFile(join(foreign, 'note.txt'), 'hi');
+    await expect(generateSynthetic(foreign, options)).rejects.toThrow(
+      /Expected .*foreign to be empty or to hold a data set of this command but it holds .* and 1 more; choose another/,
+    );
+    expect(await readFile(join(foreign, 'answers.json'), 'utf8')).toBe('{"answers": ["mine"]}');
+  });
+
   it('is not overwritten by one of other settings', async () => {
     const other = generateSynthetic(folder, { ...options, seed: 9 });
     await expect(other).rejects.toThrow(/holds one of other settings .* choose another folder/);
@@ -191,6 +202,7 @@ describe('a generated folder', () => {
     await expect(cancelled).rejects.toMatchObject({ code: 'CANCELLED' });
     await generateSynthetic(other, options);
     expect(await digest(other)).toBe(await digest(folder));
+    expect(await readdir(other)).not.toContain('.synthetic-begun');
   });
 
   it('refuses impossible settings', () => {

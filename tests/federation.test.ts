@@ -228,6 +228,34 @@ describe('a client that throws', () => {
     });
   });
 
+  test('is not what onProgress throws: that ends the run as it is', async () => {
+    let told = 0;
+    const thrown = new Error('the screen is gone');
+    const onProgress = () => {
+      if (++told === 3) throw thrown;
+    };
+    await expect(allRounds(tinyFederation({ onProgress }))).rejects.toBe(thrown);
+  });
+
+  test('is not what aggregate makes of the updates: its names and lengths are those of before', async () => {
+    const lacking = (made: Tensors) => {
+      const strategy = new FedDat();
+      strategy.aggregate = async () => made;
+      return allRounds(tinyFederation({ strategy }));
+    };
+    await expect(lacking({})).rejects.toThrow(
+      /Expected \d+ values of \S*adapter_1\S* from aggregate of strategy \S+ but received none/,
+    );
+    const { shared } = await (async () => {
+      const federation = tinyFederation({ rounds: 1 });
+      await allRounds(federation);
+      return federation.tensors(federation.clients[0]!);
+    })();
+    await expect(lacking({ ...shared, a: new Float32Array(1) })).rejects.toThrow(
+      /Expected none of a from aggregate of strategy \S+ but received 1 values/,
+    );
+  });
+
   test('ends the run when nobody succeeds', async () => {
     await expect(allRounds(tinyFederation({ clients: [failing('broken')] }))).rejects.toThrow(
       /at least 1 of 1/,
@@ -310,7 +338,7 @@ describe('options that cannot work', () => {
     ['a fraction', { rounds: 2.5 }, /Expected integer for rounds but received 2.5/],
     ['a learning rate', { learningRate: Number.NaN }, /Expected number for learningRate but received NaN/],
     ['sampling', { sampling: { fraction: 2 } }, /number of at most 1 for sampling.fraction but received 2/],
-    ['a minimum', { sampling: { minimum: 3 } }, /at most 2 \(clients\) but received 3/],
+    ['a minimum', { sampling: { minimum: 3 } }, /at most the 2 clients of the federation .* but received 3/],
     ['an unknown one', { lr: 1 } as object, /only known settings but received lr/],
     ['no clients', { clients: [] }, /1 to 65535 clients but received 0/],
     ['equal names', { clients: [...tinyClients(1), ...tinyClients(1)] }, /"client0" is there twice/],

@@ -47,7 +47,7 @@ Arena::Arena(size_t reserveBytes) {
       return;
     }
   }
-  fail(Code::Internal, "Out of memory: could not reserve ", reserveBytes,
+  fail(Code::OutOfMemory, "Out of memory: could not reserve ", reserveBytes,
        " bytes of address space for the step arena; raise the limit on virtual memory (ulimit -v)");
 }
 
@@ -65,7 +65,7 @@ size_t Arena::take(size_t size) {
     peak_ = std::max(peak_, live_);
     return offset;
   }
-  fail(Code::Internal, "Out of memory: a step needs ", size, " more bytes but the arena of ", capacity_,
+  fail(Code::OutOfMemory, "Out of memory: a step needs ", size, " more bytes but the arena of ", capacity_,
        " bytes has no such run left; use a smaller batch");
 }
 

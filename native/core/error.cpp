@@ -20,6 +20,8 @@ const char* codeName(Code code) {
       return "CANCELLED";
     case Code::NotFinite:
       return "NOT_FINITE";
+    case Code::OutOfMemory:
+      return "OUT_OF_MEMORY";
     case Code::Internal:
       return "INTERNAL";
   }

@@ -18,6 +18,7 @@ enum class Code {
   DiskFull,
   Cancelled,
   NotFinite,
+  OutOfMemory,
   Internal,
 };
 

@@ -60,7 +60,7 @@ template <typename T>
 void columnSumAs(const T* x, int64_t rows, int64_t columns, int64_t stride, float* out, bool accumulate) {
   const int64_t chunks = rows < kReductionChunks ? (rows > 0 ? rows : 1) : kReductionChunks;
   float* partial = static_cast<float*>(std::calloc(static_cast<size_t>(chunks * columns), sizeof(float)));
-  if (!partial) fail(Code::Internal, "Out of memory in a column sum");
+  if (!partial) fail(Code::OutOfMemory, "Out of memory in a column sum");
 #pragma omp parallel for schedule(static)
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     float* sum = partial + chunk * columns;

@@ -84,7 +84,7 @@ void parameterGradient(const NormBackward& c) {
   const int64_t n = c.columns;
   const int64_t chunks = kReductionChunks < c.rows ? kReductionChunks : (c.rows > 0 ? c.rows : 1);
   float* partial = static_cast<float*>(std::calloc(static_cast<size_t>(chunks * 2 * n), sizeof(float)));
-  if (!partial) fail(Code::Internal, "Out of memory in the layer norm gradient");
+  if (!partial) fail(Code::OutOfMemory, "Out of memory in the layer norm gradient");
 #pragma omp parallel for schedule(static)
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     float* dgamma = partial + chunk * 2 * n;

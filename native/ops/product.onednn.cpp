@@ -68,7 +68,7 @@ struct Library {
       scratch = std::aligned_alloc(4096, scratchBytes);
       if (!scratch) {
         scratchBytes = 0;
-        fail(Code::Internal, "Out of memory: a matrix product needs ", bytes, " bytes of scratch");
+        fail(Code::OutOfMemory, "Out of memory: a matrix product needs ", bytes, " bytes of scratch");
       }
     }
     return scratch;

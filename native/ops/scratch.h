@@ -19,7 +19,7 @@ struct Scratch {
   int64_t each;
   explicit Scratch(int64_t count) : each(roundUp(count + 256, 16)) {
     data = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(each * omp_get_max_threads()) * 4));
-    if (!data) fail(Code::Internal, "Out of memory: a kernel needs ", each * 4, " bytes of scratch a thread");
+    if (!data) fail(Code::OutOfMemory, "Out of memory: a kernel needs ", each * 4, " bytes of scratch a thread");
   }
   ~Scratch() { std::free(data); }
 };
@@ -40,7 +40,7 @@ struct Zeros {
   float* data;
   explicit Zeros(int64_t count)
       : data(static_cast<float*>(std::calloc(static_cast<size_t>(count > 0 ? count : 1), sizeof(float)))) {
-    if (!data) fail(Code::Internal, "Out of memory: a kernel needs ", count * 4, " bytes of scratch");
+    if (!data) fail(Code::OutOfMemory, "Out of memory: a kernel needs ", count * 4, " bytes of scratch");
   }
   ~Zeros() { std::free(data); }
   Zeros(const Zeros&) = delete;

@@ -86,6 +86,13 @@ export class AnswerVocabulary {
       );
     }
     this.answers = answers.map(normaliseAnswer);
+    const empty = this.answers.indexOf('');
+    if (empty >= 0) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        `Expected answers of which the normal form keeps something but nothing is left of "${answers[empty]}"`,
+      );
+    }
     this.#classes = new Map(this.answers.map((answer, index) => [answer, index]));
     if (this.#classes.size !== this.answers.length) {
       const twice = this.answers.find((answer, index) => this.#classes.get(answer) !== index);

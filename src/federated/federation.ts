@@ -59,6 +59,8 @@ export class Federation {
   /** Who trains: the clients, or for a pooled strategy one client with all data. */
   readonly #trainees: readonly FederatedClient[];
   readonly #onProgress: (progress: Progress) => void;
+  /** What `onProgress` threw: not a failure of a client. */
+  #callersError: { error: unknown } | undefined;
   #state: FederationState | undefined;
   #running = false;
 
@@ -201,7 +203,11 @@ export class Federation {
     }
     if (updates.length === 0 || updates.length < quorum * chosen.length)
       throw tooFew(report, updates, chosen, quorum);
-    state.shared = await this.strategy.aggregate(before.shared, updates);
+    state.shared = sameNames(
+      await this.strategy.aggregate(before.shared, updates),
+      before.shared,
+      this.strategy,
+    );
     const losses = report.clients.map((client) => client.loss);
     report.metrics.loss = losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
     const trained = performance.now();
@@ -334,7 +340,7 @@ export class Federation {
   /** A client that throws costs its share, not the run; a stop or a loss that is not finite ends the run. */
   #failed(report: RoundReport, client: FederatedClient, during: Failure['during'], error: unknown): void {
     const code = codeOf(error) ?? 'INTERNAL';
-    if (code === 'CANCELLED' || this.model.disposed) throw error;
+    if (code === 'CANCELLED' || this.model.disposed || this.#callersError?.error === error) throw error;
     if (code === 'NOT_FINITE') {
       const { runDir } = this.settings;
       const last = report.number - 1;
@@ -372,8 +378,28 @@ export class Federation {
   ): void {
     const { rounds } = this.settings;
     const progress: Progress = { phase, strategy: this.strategy.name, round, rounds, client, batch, batches };
-    this.#onProgress(loss === undefined ? progress : { ...progress, loss });
+    try {
+      this.#onProgress(loss === undefined ? progress : { ...progress, loss });
+    } catch (error) {
+      this.#callersError = { error };
+      throw error;
+    }
   }
+}
+
+/** What a strategy made of the shared parameters has their names and lengths. */
+function sameNames(made: Tensors, before: Tensors, { name: strategy }: Strategy): Tensors {
+  requireObject(made, `result of aggregate of strategy ${strategy}`);
+  for (const name of new Set([...Object.keys(before), ...Object.keys(made)])) {
+    const [expected, received] = [before[name]?.length, made[name]?.length];
+    if (expected === received) continue;
+    const count = (values: number | undefined) => (values === undefined ? 'none' : `${values} values`);
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected ${count(expected)} of ${name} from aggregate of strategy ${strategy} but received ${count(received)}`,
+    );
+  }
+  return made;
 }
 
 function pooled(clients: readonly FederatedClient[]): FederatedClient {

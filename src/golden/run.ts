@@ -66,7 +66,14 @@ async function search(
 ): Promise<GoldenCase[]> {
   const known = FINDERS[basename(resolve(folder))];
   if (known) return found(known, folder, prefix, context);
-  const { folders, files } = await contentOf(folder);
+  let content: Awaited<ReturnType<typeof contentOf>>;
+  try {
+    content = await contentOf(folder);
+  } catch (error) {
+    if (folder === context.folder) throw error;
+    return [skipped(relative(context.folder, folder), messageOf(error))];
+  }
+  const { folders, files } = content;
   const cases: GoldenCase[] = [];
   for (const name of folders) {
     const inner = join(folder, name);

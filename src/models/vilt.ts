@@ -108,6 +108,7 @@ export class Vilt {
   static async fromPretrained(folder: string, options: PretrainedOptions = {}): Promise<Vilt> {
     const { answers, heads = 'saved', ...rest } = requireObject(options, 'options of Vilt.fromPretrained');
     requireText(folder, 'folder', 'name the folder of a model, with config.json and model.safetensors');
+    if (folder === '') throw invalid('path of a folder', 'folder', folder);
     const checked = validated(viltOptionsSchema, rest, 'Vilt.fromPretrained');
     if (heads !== 'saved' && heads !== 'fresh') throw invalid('"saved" or "fresh"', 'heads', heads);
     checkAnswers(answers);

@@ -7,7 +7,7 @@
  * smaller one. Drawing runs on worker threads.
  */
 
-import { writeFile } from 'node:fs/promises';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { requireFunction, requireObject, requireText } from '../../arguments.js';
@@ -15,7 +15,7 @@ import { DuetError, ioError, throwIfAborted } from '../../errors.js';
 import { makeFolder } from '../../run/files.js';
 import { validated } from '../../validation.js';
 import { forEachAtOnce } from '../concurrency.js';
-import { readJson, writeText } from '../files.js';
+import { exists, readJson, writeText } from '../files.js';
 import { Random } from '../random.js';
 import {
   type AskedQuestion,
@@ -141,6 +141,7 @@ export async function generateSynthetic(
     await writeText(join(folder, name), `${JSON.stringify(content)}\n`, 'data set');
   // Written last: its presence says that the set is complete.
   await writeText(markerOf(folder), `${JSON.stringify({ format: FORMAT, settings }, null, 2)}\n`, 'data set');
+  await rm(join(folder, BEGUN), { force: true });
   return settings;
 }
 
@@ -157,6 +158,8 @@ export function syntheticSettings(options: SyntheticOptions = {}): SyntheticSett
   return settings;
 }
 
+/** There from the first to the last file that is written. */
+const BEGUN = '.synthetic-begun';
 const markerOf = (folder: string) => join(folder, 'synthetic.json');
 
 async function isComplete(folder: string, settings: SyntheticSettings): Promise<boolean> {
@@ -164,8 +167,9 @@ async function isComplete(folder: string, settings: SyntheticSettings): Promise<
   try {
     marker = await readJson(markerOf(folder), 'data set');
   } catch (error) {
-    if (error instanceof DuetError && error.code === 'NOT_FOUND') return false;
-    throw error;
+    if (!(error instanceof DuetError) || error.code !== 'NOT_FOUND') throw error;
+    await requireOwn(folder);
+    return false;
   }
   if (JSON.stringify(marker) === JSON.stringify({ format: FORMAT, settings })) return true;
   throw new DuetError(
@@ -173,6 +177,20 @@ async function isComplete(folder: string, settings: SyntheticSettings): Promise<
     `Expected ${folder} to be empty or to hold the data set of these settings but it holds one of other settings ` +
       `(${markerOf(folder)}); choose another folder or remove it`,
   );
+}
+
+/** A folder without a marker is new, or was begun: what it holds is then in the file that was written first. */
+async function requireOwn(folder: string): Promise<void> {
+  const begun = join(folder, BEGUN);
+  const there = (await readdir(folder).catch(() => [])).filter((name) => name !== BEGUN);
+  if (there.length > 0 && !(await exists(begun))) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected ${folder} to be empty or to hold a data set of this command but it holds ${there[0]}` +
+        `${there.length > 1 ? ` and ${there.length - 1} more` : ''}; choose another folder`,
+    );
+  }
+  await writeText(begun, 'This data set is being drawn.\n', 'data set');
 }
 
 /** Decides what every picture of a style and split shows and what is asked about it. */

@@ -91,6 +91,8 @@ export async function tokenizerCases(folder: string): Promise<GoldenCase[]> {
             cases.input_ids[index] ?? [],
             EXACT,
           );
+          const tokens = cases.tokens[index]?.map((token) => tokenizer.vocabulary.indexOf(token));
+          if (tokens) comparison.tensor(`tokens of ${what}`, row(encoded.inputIds, index), tokens, EXACT);
           const mask = cases.attention_mask[index];
           if (mask) comparison.tensor(`mask of ${what}`, row(encoded.attentionMask, index), mask, EXACT);
           const types = cases.token_type_ids[index];

@@ -8,6 +8,7 @@ import { FixedBatches } from '../../federated/batch-source.js';
 import type { FederatedClient } from '../../federated/client.js';
 import { Federation } from '../../federated/federation.js';
 import type { RoundReport } from '../../federated/report.js';
+import { scheduleFor } from '../../federated/schedule.js';
 import { FedDat } from '../../federated/strategies/feddat.js';
 import type { ClientUpdate } from '../../federated/strategies/strategy.js';
 import { viltConfig } from '../../models/config.js';
@@ -25,7 +26,7 @@ import {
   type TensorMap,
   under,
 } from '../files.js';
-import { FACTOR, RELATIVE } from '../tolerance.js';
+import { EXACT, FACTOR, RELATIVE } from '../tolerance.js';
 
 const configSchema = z.looseObject({
   vilt: z.record(z.string(), z.unknown()),
@@ -59,10 +60,19 @@ const variantSchema = z.looseObject({
   rounds: z.array(
     z.looseObject({
       weights: z.array(z.number()).default([]),
-      training: z.array(z.looseObject({ batches: z.array(numbers) })).default([]),
+      training: z
+        .array(
+          z.looseObject({
+            batches: z.array(numbers),
+            max_steps: z.int().optional(),
+            num_warmup_steps: z.int().optional(),
+          }),
+        )
+        .default([]),
       eval_scores_gated_0_1: z.record(z.string(), z.array(z.number())).default({}),
     }),
   ),
+  shared_names: z.array(z.string()).default([]),
   max_abs_diff_to_float64: numbers.default({}),
 });
 
@@ -121,9 +131,10 @@ async function compare(
   });
   for (const client of config.clients) model.addHead(client.task_key, client.num_labels);
   await model.write(parametersOf(await readTensors(folder, 'init.safetensors')));
+  const weights = /uniform|^asis/.test(about?.aggregation ?? variant) ? 'uniform' : 'samples';
   const strategy = new RecordingFedDat({
     temperature: config.kl_temperature,
-    weights: /uniform|^asis/.test(about?.aggregation ?? variant) ? 'uniform' : 'samples',
+    weights,
     clearGradients: /zero/.test(about?.zero_grad ?? variant) ? 'zero' : 'none',
   });
   const { lr: learningRate, betas, eps: epsilon, weight_decay: weightDecay } = config.optimizer;
@@ -138,9 +149,42 @@ async function compare(
     optimizer: { betas, epsilon, weightDecay },
     schedule: { nominalEpochs: config.num_epochs_in_schedule },
   });
+  comparison.scalar('rounds', config.rounds, info.rounds.length, EXACT);
+  compareLayout(comparison, federation, info, weights === 'uniform');
   for await (const report of federation.run()) {
     await compareRound(comparison, federation, strategy, report, info, expected);
   }
+}
+
+/** What is laid out before anything is computed: schedules, weights of the average, what travels. */
+function compareLayout(
+  comparison: Comparison,
+  federation: Federation,
+  info: Variant,
+  uniform: boolean,
+): void {
+  const { clients, settings } = federation;
+  const all = clients.reduce((sum, client) => sum + client.train.size, 0);
+  for (const [index, client] of clients.entries()) {
+    const { maxSteps, warmupSteps } = scheduleFor(
+      client.train.batchCount(settings.batchSize),
+      settings.schedule,
+    );
+    for (const [round, { training, weights }] of info.rounds.entries()) {
+      const where = `round${round}/${client.name}`;
+      const { max_steps = maxSteps, num_warmup_steps = warmupSteps } = training[index] ?? {};
+      comparison.scalar(`${where}/steps of the schedule`, maxSteps, max_steps, EXACT);
+      comparison.scalar(`${where}/steps of its warm-up`, warmupSteps, num_warmup_steps, EXACT);
+      const weight = uniform ? 1 / clients.length : client.train.size / all;
+      comparison.scalar(`${where}/weight`, weight, weights[index] ?? weight, 1e-12);
+    }
+  }
+  if (info.shared_names.length === 0) return;
+  const task = clients[0]?.task ?? '';
+  const travels = federation.model.names((name) => federation.strategy.isShared(name, task));
+  const listed = new Set(info.shared_names.map(nameFromPublished));
+  const different = travels.filter((name) => !listed.has(name)).length + listed.size - travels.length;
+  comparison.scalar('names that travel or do not', different, 0, EXACT);
 }
 
 async function clientsOf(folder: string, config: Config): Promise<FederatedClient[]> {
