@@ -193,6 +193,25 @@ describe('bad files', () => {
     expect(examples).toMatch(/at least 2 frames but it has 1/);
   });
 
+  test('a GIF that is cut short anywhere in a block is one; the trailer alone may be missing', async () => {
+    const gifs = await temporaryFolder();
+    const path = join(gifs, 'whole.gif');
+    await animated(path, solidFrames(colors, 40), 4, 40);
+    const bytes = await readFile(path);
+    expect(bytes.at(-1)).toBe(0x3b);
+    const decoded = async (content: Buffer) => {
+      await writeFile(join(gifs, 'other.gif'), content);
+      return decode(join(gifs, 'other.gif'));
+    };
+    for (const content of [bytes.subarray(0, -1), Buffer.concat([bytes, Buffer.from('more')])])
+      expect((await decoded(content)).delays).toHaveLength(4);
+    for (let share = 0.1; share < 0.99; share += 0.1) {
+      const error = await decoded(bytes.subarray(0, Math.floor(share * bytes.length))).catch((e) => e);
+      expect(error, `${share}`).toMatchObject({ code: 'CORRUPT', reason: 'corrupt animation' });
+    }
+    await expect(decoded(bytes.subarray(0, -2))).rejects.toThrow(/other.gif: it is cut short; replace or/);
+  });
+
   test('a folder without one usable sticker is an error that says why', async () => {
     const other = await temporaryFolder();
     await expect(StickerDataset.fromFolder(other)).rejects.toThrow(

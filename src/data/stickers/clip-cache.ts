@@ -4,7 +4,7 @@ import { DiskCache } from '../disk-cache.js';
 import { type Clip, type ClipSpec, clipOfStrip } from './clip.js';
 
 /** Changes when the same sticker and settings would give other clips. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 export class ClipCache {
   readonly #files: DiskCache;

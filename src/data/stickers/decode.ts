@@ -12,6 +12,7 @@ import { ioError, messageOf } from '../../errors.js';
 import type { Animation } from '../../stickers/animation.js';
 import { imageLibrary } from '../image-library.js';
 import { drawFrame, parseApng } from './apng.js';
+import { checkGifBlocks } from './gif.js';
 import { type AnimationLimits, checkLimits, StickerError } from './limits.js';
 
 /** Shown when a file says nothing (PNG sequences) or 0. */
@@ -93,6 +94,7 @@ export async function decodeSticker(bytes: StickerBytes, limits: AnimationLimits
     if (parts.length > 1) return await decodeSequence(path, parts, limits);
     const file = parts[0] as Buffer;
     if (file[0] === 137) return await decodePng(path, file, limits);
+    checkGifBlocks(file);
     return await decodeAnimated(path, file, limits);
   } catch (error) {
     if (error instanceof StickerError) throw error;
