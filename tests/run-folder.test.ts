@@ -285,6 +285,27 @@ describe('metrics', () => {
     expect(await readFile(file.path, 'utf8')).toBe('{"number":1}\n{"number":2}\n');
   });
 
+  test.each([
+    ['null', 'null'],
+    ['{"number":"x"}', '\\{"number":"x"\\}'],
+    ['[]', '\\[\\]'],
+    ['{"number":', '\\{"number":'],
+  ])('a line %s is named with its file and number', async (line, received) => {
+    const file = new MetricsFile(join(await temporaryFolder(), 'metrics.jsonl'));
+    await writeFile(file.path, `{"number":1}\n${line}\n{"number":3}\n`);
+    const expected = {
+      name: 'DuetError',
+      code: 'CORRUPT',
+      message: expect.stringMatching(
+        new RegExp(
+          `^Expected an object with an integer number in line 2 of ${file.path} but received ${received}; put the line back`,
+        ),
+      ),
+    };
+    await expect(file.read()).rejects.toMatchObject(expected);
+    await expect(file.cutAfter(2)).rejects.toMatchObject(expected);
+  });
+
   test.runIf(process.platform === 'linux')('a full disk', async () => {
     const file = new MetricsFile('/dev/full');
     await expect(file.append({ number: 1 })).rejects.toMatchObject({
