@@ -83,7 +83,12 @@ export function ioError(error: unknown, what: string, hint?: string): DuetError 
   }[code as string];
   const inTheWay = {
     ENOTDIR: 'a file is where a folder should be',
+    EEXIST: 'a file is where a folder should be',
     EISDIR: 'a folder is where a file should be',
+    EACCES: 'permission is denied',
+    EPERM: 'permission is denied',
+    EROFS: 'its disk is read-only',
+    EBUSY: 'it is in use',
   }[String((error as { code?: unknown } | null)?.code)];
   const message = `Cannot ${what}: ${inTheWay ?? reason ?? (error as Error)?.message ?? String(error)}`;
   return new DuetError(code, hint ? `${message}; ${hint}` : message, { cause: error });

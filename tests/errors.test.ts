@@ -54,6 +54,11 @@ describe('DuetError', () => {
   test.each([
     ['ENOTDIR', 'a file is where a folder should be'],
     ['EISDIR', 'a folder is where a file should be'],
+    ['EEXIST', 'a file is where a folder should be'],
+    ['EACCES', 'permission is denied'],
+    ['EPERM', 'permission is denied'],
+    ['EROFS', 'its disk is read-only'],
+    ['EBUSY', 'it is in use'],
   ])('%s is said in words', (system, words) => {
     const cause = Object.assign(new Error(`${system}: no`), { code: system, syscall: 'read' });
     expect(ioError(cause, 'read x').message).toBe(`Cannot read x: ${words}`);

@@ -4,7 +4,7 @@ import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { succeed } from './cli-support.js';
+import { duet, succeed } from './cli-support.js';
 import { addBadStickers, fails, stickerCommands } from './stickers-cli-support.js';
 
 const { folder, data, run, train, evaluate } = await stickerCommands();
@@ -83,5 +83,18 @@ describe('evaluate', () => {
     expect(await fails(evaluate('--sheet', join(folder, 'no/sheet.png')))).toMatch(
       /Expected the folder of .*sheet.png/,
     );
+    expect(await fails(evaluate('--json', bad))).toMatch(`Expected a file to write but ${bad} is a folder`);
+    expect(await fails(evaluate('--sheet', join(folder, 'sheet.jpg')), 2)).toMatch(
+      /Expected a file ending in .png but received .*sheet.jpg/,
+    );
+  });
+
+  test.runIf(process.platform === 'linux')('a sheet that cannot be written costs only itself', async () => {
+    const json = join(folder, 'kept.json');
+    const done = await duet(...evaluate('--sheet', '/proc/sheet.png', '--json', json));
+    expect(done.status).toBe(1);
+    expect(done.stdout).toMatch(/^2 clips; /);
+    expect(done.stderr).toMatch(/Cannot write \/proc\/sheet.png: no such file or folder\n/);
+    expect(JSON.parse(await readFile(json, 'utf8'))).toMatchObject({ clips: 2 });
   });
 });

@@ -1,6 +1,6 @@
 // Exported files are read back by another library: frames, delays, loops, transparency, bytes.
 
-import { readdir } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
@@ -8,7 +8,7 @@ import { Random } from '../src/data/random.js';
 import { native } from '../src/native.js';
 import type { Animation } from '../src/stickers/animation.js';
 import { contactSheet, encodeGif, encodeWebp } from '../src/stickers/encode.js';
-import { exportAnimation, saveAnimation } from '../src/stickers/export.js';
+import { checkSaving, exportAnimation, saveAnimation } from '../src/stickers/export.js';
 import { temporaryFolder } from './data-support.js';
 
 interface Read {
@@ -162,6 +162,27 @@ describe('files and bytes', () => {
     );
     await expect(saveAnimation(join(folder, 'no', 'a.gif'), animation)).rejects.toMatchObject({
       code: 'NOT_FOUND',
+    });
+  });
+
+  test('what could not be written is refused before there is an animation', async () => {
+    const folder = await temporaryFolder();
+    await mkdir(join(folder, 'a.gif'));
+    await expect(checkSaving(join(folder, 'a.gif'))).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: `Expected a file to write but ${join(folder, 'a.gif')} is a folder; choose another name`,
+    });
+    await expect(checkSaving(join(folder, 'no', 'a.gif'))).rejects.toMatchObject({ code: 'NOT_FOUND' });
+    await expect(
+      saveAnimation(join(folder, 'a.gif'), moving(24, 4, [255, 255, 255, 255])),
+    ).rejects.toMatchObject({ message: expect.stringMatching(/a folder is where a file should be$/) });
+    expect(await readdir(folder)).toEqual(['a.gif']);
+  });
+
+  test.runIf(process.platform === 'linux')('a folder that cannot be written', async () => {
+    await expect(checkSaving('/proc/self/a.gif')).rejects.toMatchObject({
+      code: 'IO',
+      message: 'Cannot write /proc/self/a.gif: permission is denied; choose a folder that can be written',
     });
   });
 

@@ -1,14 +1,14 @@
 /** duet stickers evaluate: frames filled in by a trained network against the true ones, on stickers it has not seen. */
 
 import { join } from 'node:path';
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { StickerDataset } from '../data/stickers/dataset.js';
-import { DuetError } from '../errors.js';
+import { DuetError, messageOf } from '../errors.js';
 import { evaluationTables } from '../report/stickers.js';
 import { checkFolderOf, writeAtomic } from '../run/files.js';
 import { ProgressLine } from '../run/progress.js';
 import { SAMPLERS, type SamplerName } from '../stickers/denoising.js';
-import { evaluateStickers, type StickerEvaluation } from '../stickers/evaluate.js';
+import { evaluateStickers } from '../stickers/evaluate.js';
 import { CLIP_LAYOUTS, type ClipLayout, OnnxFeatures } from '../stickers/evaluation/onnx-features.js';
 import { evaluationSheet } from '../stickers/evaluation-sheet.js';
 import { StickerPipeline } from '../stickers/pipeline.js';
@@ -72,7 +72,7 @@ export function stickersEvaluateCommand(): Command {
       'pixels a side it takes; frames are resized (default: what it declares)',
       integer(1),
     )
-    .option('--sheet <file>', 'contact sheet to write, a PNG')
+    .option('--sheet <file>', 'contact sheet to write, a PNG', pngFile)
     .option('--sheet-clips <count>', 'clips on the contact sheet (default: 6)', integer(1))
     .option('--sheet-made-only', 'show nothing of the data: only frames the network made', false)
     .option('--caption-field <name>', 'field of captions.jsonl')
@@ -84,13 +84,11 @@ export function stickersEvaluateCommand(): Command {
     .addOption(threadsOption())
     .action(async (run: string, folder: string, flags: StickersEvaluateFlags) => {
       const progress = new ProgressLine();
-      const evaluation = await untilStopped(
+      await untilStopped(
         progress,
         () => undefined,
         (signal) => evaluate(run, folder, flags, progress, signal),
       );
-      progress.clear();
-      process.stdout.write(evaluationTables(evaluation));
     });
 }
 
@@ -100,7 +98,7 @@ async function evaluate(
   flags: StickersEvaluateFlags,
   progress: ProgressLine,
   signal: AbortSignal,
-): Promise<StickerEvaluation> {
+): Promise<void> {
   const { device, compute, threads, sampler, steps, guidance, seed, batchSize } = flags;
   requireUse(flags);
   for (const file of [flags.sheet, flags.json]) if (file !== undefined) await checkFolderOf(file);
@@ -137,9 +135,30 @@ async function evaluate(
     onClip: (clip) => sheet.add(clip),
     onProgress: (done, total) => progress.update(`evaluating ${done}/${total}`),
   });
-  if (flags.sheet !== undefined) await sheet.save(flags.sheet);
-  if (flags.json !== undefined) await writeAtomic(flags.json, `${JSON.stringify(evaluation, null, 2)}\n`);
-  return evaluation;
+  progress.clear();
+  process.stdout.write(evaluationTables(evaluation));
+  const { json, sheet: picture } = flags;
+  await everyOne(
+    [
+      json !== undefined && writeAtomic(json, `${JSON.stringify(evaluation, null, 2)}\n`),
+      picture !== undefined && sheet.save(picture),
+    ],
+    progress,
+  );
+}
+
+/** Waits for all; of several failures the last is thrown and the others are told. */
+async function everyOne(work: readonly unknown[], progress: ProgressLine): Promise<void> {
+  const failures = (await Promise.allSettled(work)).filter(({ status }) => status === 'rejected');
+  const reasons = failures.map((failure) => (failure as PromiseRejectedResult).reason as unknown);
+  for (const reason of reasons.slice(0, -1)) progress.note(messageOf(reason));
+  if (reasons.length > 0) throw reasons.at(-1);
+}
+
+function pngFile(path: string): string {
+  if (!/\.png$/i.test(path))
+    throw new InvalidArgumentError(`Expected a file ending in .png but received ${path}.`);
+  return path;
 }
 
 /** Options that say how, without the one that says what. */

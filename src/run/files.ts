@@ -1,6 +1,6 @@
 /** Small files of a run folder, written so that a crash leaves the old or the new content, never half of one. */
 
-import { mkdir, open, readFile, rename, stat } from 'node:fs/promises';
+import { access, constants, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { requireText } from '../arguments.js';
 import { codeOf, DuetError, ioError } from '../errors.js';
@@ -28,10 +28,26 @@ async function makeFolders(path: string): Promise<void> {
   }
 }
 
-/** @throws DuetError NOT_FOUND when a file could not be written there because its folder is missing */
+/**
+ * Whether a file could be written there, before it is made at some cost.
+ * @throws DuetError NOT_FOUND when its folder is missing, INVALID_ARGUMENT when it is a folder itself, IO when its folder cannot be
+ *   written
+ */
 export async function checkFolderOf(path: string): Promise<void> {
-  if (await isFolder(dirname(path))) return;
-  throw new DuetError('NOT_FOUND', `Expected the folder of ${path} but it is not there; make it first`);
+  const folder = dirname(path);
+  if (!(await isFolder(folder)))
+    throw new DuetError('NOT_FOUND', `Expected the folder of ${path} but it is not there; make it first`);
+  if (await isFolder(path)) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected a file to write but ${path} is a folder; choose another name`,
+    );
+  }
+  try {
+    await access(folder, constants.W_OK);
+  } catch (error) {
+    throw ioError(error, `write ${path}`, 'choose a folder that can be written');
+  }
 }
 
 async function isFolder(path: string): Promise<boolean> {
@@ -55,6 +71,7 @@ export async function writeAtomic(path: string, content: string | Uint8Array): P
     await rename(beside, path);
     await syncFolder(dirname(path));
   } catch (error) {
+    await rm(beside, { force: true }).catch(() => {});
     throw ioError(error, `write ${path}`);
   }
 }
