@@ -144,9 +144,18 @@ describe('train', () => {
       await fails(train('early', ...args));
       expect(await readdir(join(folder, 'early/clips'))).toEqual([]);
     }
+    const encoder = await encoderFolder('clip');
+    for (const name of ['vocab.json', 'merges.txt']) await rm(join(encoder, name));
+    expect(await fails(train('early', '--text-encoder', encoder))).toMatch(
+      /Expected a tokenizer in the text/,
+    );
+    expect(await readdir(join(folder, 'early/clips'))).toEqual([]);
     expect(await fails(train('run', '--cache', join(folder, 'never')))).toMatch(/already holds a run/);
     expect(await readdir(folder)).not.toContain('never');
     await writeFile(join(folder, 'file'), '');
+    expect(await fails(train('file', '--cache', join(folder, 'never')))).toMatch(
+      /Cannot make the run folder .*file: a file is where a folder should be; choose a folder/,
+    );
     expect(await fails(train('file/run', '--cache', join(folder, 'never')))).toMatch(
       /Cannot make the run folder .*file\/run: a file is where a folder should be; choose a folder/,
     );

@@ -1,6 +1,6 @@
 // Sticker trainings beside frozen parts: latents of an autoencoder, texts of CLIP, BERT and T5. All of them tiny, with drawn weights.
 
-import { cp, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { StickerDataset } from '../src/data/stickers/dataset.js';
@@ -229,6 +229,17 @@ describe('texts of frozen encoders', () => {
     await expect(allSteps(trainer({ ...options, resume: true }))).rejects.toThrow(
       /other settings: encoders.text was/,
     );
+  });
+
+  test('without a tokenizer it is refused before there is a run folder', async () => {
+    const encoder = await encoderFolder('bert');
+    await rm(join(encoder, 'vocab.txt'));
+    const options = { ...kinds.bert(), text: { encoder }, runDir: join(encoder, 'run') };
+    await expect(allSteps(trainer(options))).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+      message: expect.stringContaining(`Expected a tokenizer in the text encoder's folder ${encoder} but`),
+    });
+    expect(await readdir(encoder)).not.toContain('run');
   });
 
   test('two encoders: the states of the first as they are, those of the second beside them', async () => {

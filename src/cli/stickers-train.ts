@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { StickerDataset } from '../data/stickers/dataset.js';
+import { PretrainedTokenizer } from '../data/text-tokenizer.js';
 import { DuetError } from '../errors.js';
 import { readAutoencoderShape } from '../models/autoencoder.js';
 import { DFGN_PRESETS, type DfgnConfig, type DfgnPreset, dfgnPreset } from '../models/dfgn-config.js';
@@ -269,7 +270,11 @@ function patchOf({ patch, autoencoder }: StickersTrainFlags): number {
 /** The preset with what was asked for; what meets frozen parts has their widths. */
 async function networkOf(flags: StickersTrainFlags): Promise<DfgnConfig> {
   const { size, channels, layers, sti, maskPadding, frames, alpha, autoencoder } = flags;
-  const widthOf = async (folder: string) => (await readTextEncoderConfig(folder)).shape.width;
+  const widthOf = async (folder: string) => {
+    const { kind, shape } = await readTextEncoderConfig(folder);
+    await PretrainedTokenizer.open(folder, kind); // without one, before anything is decoded
+    return shape.width;
+  };
   const { textEncoder: first, t5Encoder: second } = flags;
   return dfgnPreset(size, {
     in_channels:

@@ -80,6 +80,11 @@ export class PretrainedTokenizer implements TextTokenizer {
     return undefined;
   }
 
+  /** As `find`. @throws DuetError NOT_FOUND where there is none */
+  static async open(folder: string, kind: TextEncoderKind): Promise<PretrainedTokenizer> {
+    return (await PretrainedTokenizer.find(folder, kind)) ?? Promise.reject(noTokenizer(folder));
+  }
+
   /**
    * @param json the content of a `tokenizer.json`
    * @param padToken text of the token that fills rows
@@ -186,4 +191,12 @@ async function readSettings(folder: string): Promise<{ settings: Settings; files
 
 function textOf(given: Settings['pad_token']): string | undefined {
   return typeof given === 'string' ? given : given?.content;
+}
+
+export function noTokenizer(folder: string): DuetError {
+  return new DuetError(
+    'NOT_FOUND',
+    `Expected a tokenizer in the text encoder's folder ${folder} but it has none; put its tokenizer.json there, or ` +
+      'vocab.txt (BERT), or vocab.json and merges.txt (CLIP)',
+  );
 }

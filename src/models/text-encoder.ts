@@ -1,8 +1,14 @@
 /** Frozen text encoders from Hugging Face's model folders. */
 
+import { dirname } from 'node:path';
 import { z } from 'zod';
 import { requireFunction, requireList, requireObject, requireText } from '../arguments.js';
-import { PretrainedTokenizer, type TextEncoderKind, type TextTokenizer } from '../data/text-tokenizer.js';
+import {
+  noTokenizer,
+  PretrainedTokenizer,
+  type TextEncoderKind,
+  type TextTokenizer,
+} from '../data/text-tokenizer.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import type { NativeTextEncoder, TextStates, TokenBatch } from '../native/stickers.js';
 import { guarded, native } from '../native.js';
@@ -220,13 +226,7 @@ export class FrozenTextEncoder {
   }
 
   async #encodeFresh(texts: readonly string[]): Promise<CachedCaption[]> {
-    if (!this.tokenizer) {
-      throw new DuetError(
-        'NOT_FOUND',
-        'Expected a tokenizer for this text encoder but its folder has none; put its tokenizer.json there, or ' +
-          'vocab.txt (BERT), or vocab.json and merges.txt (CLIP)',
-      );
-    }
+    if (!this.tokenizer) throw noTokenizer(dirname(this.#files[0] as string));
     const tokens = this.tokenizer.encode(texts, this.length);
     const { attentionMask, ...seen } = tokens;
     const { lastHiddenState } = await this.encodeTokens(this.maskPadding ? tokens : seen);

@@ -1,7 +1,9 @@
 /** Where the network's text states come from: one or two frozen pretrained encoders (or see `CaptionText`). */
 
+import { PretrainedTokenizer } from '../data/text-tokenizer.js';
 import { DuetError } from '../errors.js';
 import { FrozenTextEncoder, type TextEncoderOptions } from '../models/text-encoder.js';
+import { readTextEncoderConfig } from '../models/text-encoder-config.js';
 
 /** The texts of a batch as the network takes them. */
 export interface CaptionInput {
@@ -65,7 +67,7 @@ export class PretrainedText implements TextSource {
 
   /**
    * Opens the encoders and checks that their widths fit the network.
-   * @throws DuetError INVALID_ARGUMENT for widths that do not fit; otherwise as `FrozenTextEncoder.fromPretrained`
+   * @throws DuetError INVALID_ARGUMENT for widths that do not fit, NOT_FOUND without a tokenizer; otherwise as `FrozenTextEncoder.fromPretrained`
    */
   static async open(
     settings: TextSourceSettings,
@@ -89,7 +91,8 @@ export class PretrainedText implements TextSource {
         [second, widths.t5, 't5_dim'],
       ] as const) {
         if (folder === undefined) continue;
-        const model = await FrozenTextEncoder.fromPretrained(folder, given);
+        const tokenizer = await PretrainedTokenizer.open(folder, (await readTextEncoderConfig(folder)).kind);
+        const model = await FrozenTextEncoder.fromPretrained(folder, { ...given, tokenizer });
         opened.push(model);
         if (model.width !== width) {
           throw new DuetError(
