@@ -49,6 +49,44 @@ describe('config', () => {
   });
 });
 
+describe('keys of published files', () => {
+  const published = {
+    _class_name: 'DFGN',
+    _diffusers_version: '0.27.2',
+    _name_or_path: 'x',
+    act_fn: 'silu',
+    norm_eps: 1e-5,
+    mid_block_scale_factor: 1,
+    downsample_padding: 1,
+    dropout: 0,
+    num_attention_heads: null,
+    time_cond_proj_dim: null,
+  };
+
+  test('are kept where they say what is computed', () => {
+    expect(dfgnConfig(published)).toMatchObject(published);
+  });
+
+  test.each([
+    ['act_fn', 'gelu', '"silu"'],
+    ['norm_eps', 1e-6, '0.00001'],
+    ['mid_block_scale_factor', 2, '1'],
+    ['downsample_padding', 0, '1'],
+    ['dropout', 0.1, '0'],
+    ['num_attention_heads', 8, 'null'],
+    ['time_cond_proj_dim', 64, 'null'],
+  ])('%s of another value is refused', (key, value, expected) => {
+    const run = () => dfgnConfig({ ...published, [key]: value }, 'x/config.json');
+    expect(run).toThrow(
+      `Expected ${expected} for ${key} but received ${JSON.stringify(value)} (in x/config.json)`.replace(
+        '1e-6',
+        '0.000001',
+      ),
+    );
+    expect(run).toThrow(expect.objectContaining({ code: 'UNSUPPORTED' }));
+  });
+});
+
 describe('parameters', () => {
   test('initial values: uniform within 1 / sqrt(inputs), norms 1 and 0, w1 = 0, w2 = 1, named by the seed', async () => {
     using first = Dfgn.create(smallConfig(), { seed: 1, threads: 1 });

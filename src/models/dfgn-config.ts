@@ -5,9 +5,9 @@
 
 import { join } from 'node:path';
 import { z } from 'zod';
-import { invalid, requireObject, requireText } from '../arguments.js';
+import { invalid, requireKnown, requireObject, requireText } from '../arguments.js';
 import { readJson, writeText } from '../data/files.js';
-import { DuetError } from '../errors.js';
+import { DuetError, shown } from '../errors.js';
 import type { DfgnShape } from '../native/stickers.js';
 import { validated } from '../validation.js';
 
@@ -15,7 +15,7 @@ const count = z.int().min(1);
 
 export const STI_VARIANTS = ['interaction', 'semantic', 'detail'] as const;
 
-/** `config.json` as published; keys that do not matter here are kept as they are. */
+/** `config.json` as published; other keys of published files are kept as they are, if this version computes what they say. */
 export const dfgnConfigSchema = z.looseObject({
   /** Side of the clips it was made for; others work too. */
   sample_size: count.optional(),
@@ -60,8 +60,8 @@ export const dfgnConfigSchema = z.looseObject({
 
 /**
  * The sizes of a discrete frame generation network (RDTF, arXiv 2503.17735): the published `config.json`. Defaults of
- * absent keys are those of the published network; keys that do not matter here are kept as they are. The value of the
- * same name holds the presets.
+ * absent keys are those of the published network; keys that only take note of something (`_class_name`) are kept as they are. The
+ * value of the same name holds the presets.
  * @interface
  */
 export type DfgnConfig = z.output<typeof dfgnConfigSchema>;
@@ -110,7 +110,18 @@ export const DfgnConfig: Readonly<Record<DfgnPreset, DfgnConfigInput>> = {
   full: { ...DFGN_PRESETS.full, block_out_channels: [...DFGN_PRESETS.full.block_out_channels] },
 };
 
-/** Completes and checks a config. @throws DuetError INVALID_ARGUMENT, or UNSUPPORTED for other kinds of blocks */
+/** Keys of the published class whose one value here is what is computed. */
+const COMPUTED: Readonly<Record<string, unknown>> = {
+  act_fn: 'silu',
+  norm_eps: 1e-5,
+  mid_block_scale_factor: 1,
+  downsample_padding: 1,
+  dropout: 0,
+  num_attention_heads: null,
+  time_cond_proj_dim: null,
+};
+
+/** Completes and checks a config. @throws DuetError INVALID_ARGUMENT, or UNSUPPORTED for what this version does not compute */
 export function dfgnConfig(value: DfgnConfigInput, source = 'DFGN config'): DfgnConfig {
   const config = validated(dfgnConfigSchema, value, source);
   const { block_out_channels: widths, norm_num_groups: groups, attention_head_dim: head } = config;
@@ -128,6 +139,7 @@ export function dfgnConfig(value: DfgnConfigInput, source = 'DFGN config'): Dfgn
   if (encoder && width % encoder.num_heads !== 0)
     refuse(`num_heads of caption_encoder that divide cross_attention_dim (${width})`, encoder.num_heads);
   refuseOtherBlocks(config, source);
+  refuseOtherValues(config, source);
   return config;
 }
 
@@ -140,7 +152,7 @@ export function dfgnPreset(name: DfgnPreset, changes: DfgnConfigInput = {}): Dfg
 
 /**
  * Reads `config.json` from a network's folder.
- * @throws DuetError NOT_FOUND, IO, CORRUPT, UNSUPPORTED (other kinds of blocks), INVALID_ARGUMENT (impossible sizes)
+ * @throws DuetError NOT_FOUND, IO, CORRUPT, UNSUPPORTED (what this version does not compute), INVALID_ARGUMENT (impossible sizes)
  */
 export async function readDfgnConfig(folder: string): Promise<DfgnConfig> {
   const path = join(requireText(folder, 'folder'), 'config.json');
@@ -170,6 +182,20 @@ function refuseOtherBlocks(config: DfgnConfig, source: string): void {
     throw new DuetError(
       'UNSUPPORTED',
       `Expected ${types.join(', ')} for ${key} but received ${given.join(', ')} (in ${source})`,
+    );
+  }
+}
+
+/** Keys that begin with _ are notes of the library that wrote the file. */
+function refuseOtherValues(config: DfgnConfig, source: string): void {
+  const published = Object.fromEntries(Object.entries(config).filter(([key]) => !key.startsWith('_')));
+  requireKnown(published, source, { ...dfgnConfigSchema.shape, ...COMPUTED });
+  for (const [key, value] of Object.entries(COMPUTED)) {
+    const given = config[key];
+    if (given === undefined || given === value) continue;
+    throw new DuetError(
+      'UNSUPPORTED',
+      `Expected ${shown(value)} for ${key} but received ${shown(given)} (in ${source}); this version computes nothing else`,
     );
   }
 }
