@@ -35,6 +35,11 @@ export function requireInteger(
   throw invalid(`integer ${range}`, name, value);
 }
 
+export function requireBoolean(value: unknown, name: string): boolean {
+  if (typeof value !== 'boolean') throw invalid('true or false', name, value);
+  return value;
+}
+
 export function requireFunction<T>(value: T, name: string): T {
   if (typeof value !== 'function') throw invalid('function', name, value);
   return value;

@@ -426,6 +426,77 @@ const cases: [string, Call, () => unknown[]][] = [
   ],
 ];
 
+const misspelt: [string, () => unknown, string][] = [
+  [
+    'Sticker.save',
+    () => new duet.Sticker(animation()).save('x.webp', { lossles: true } as object),
+    'lossles',
+  ],
+  ['Sticker.encode', () => new duet.Sticker(animation()).encode('gif', { colours: 9 } as object), 'colours'],
+  [
+    'exportAnimation',
+    () => duet.exportAnimation(animation(), { format: 'gif', maxByte: 1 } as { format: 'gif' }),
+    'maxByte',
+  ],
+  [
+    'Sticker.fromValues',
+    () => duet.Sticker.fromValues(clip, { ...shape }, { delays: 3 } as object),
+    'delays',
+  ],
+  ['contactSheet', () => duet.contactSheet([animation()], { gaps: 1 } as object), 'gaps'],
+  ['StickerDataset.split', async () => data.split({ heldout: 0.5 } as object), 'heldout'],
+  [
+    'StickerDataset.batches',
+    () => data.batches({ batchSize: 1, seed: 1, frist: 3 } as { batchSize: 1; seed: 1 }).next(),
+    'frist',
+  ],
+  ['StickerDataset.prepare', () => data.prepare({ onprogress: () => {} } as object), 'onprogress'],
+  ['drawSticker', () => duet.drawSticker(duet.DRAWINGS[0] as duet.Drawing, { delay: 3 } as object), 'delay'],
+  ['generateStickers', () => duet.generateStickers('drawn', { frame: 3 } as object), 'frame'],
+  ['new AdaptiveCurriculum', async () => new duet.AdaptiveCurriculum({ windows: 3 } as object), 'windows'],
+  ['new Ddim', async () => new duet.Ddim(schedule, { step: 2 } as object), 'step'],
+  ['new DpmSolver', async () => new duet.DpmSolver(schedule, { eta: 0 } as object), 'eta'],
+  ['new NoiseSchedule', async () => new duet.NoiseSchedule({ step: 2 } as object), 'step'],
+  ['dfgnConfig', async () => duet.dfgnConfig({ ...config, layers_per_blok: 2 }), 'layers_per_blok'],
+  [
+    'StickerTrainer network',
+    async () => new duet.StickerTrainer({ ...trainerOptions(), network: { ...config, layers_per_blok: 2 } }),
+    'layers_per_blok',
+  ],
+];
+test.each(misspelt)('%s refuses a key it does not know', async (_, call, key) => {
+  await expect(call()).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(new RegExp(`^Expected only known settings but received ${key}\\b`)),
+  });
+});
+
+const frame = { width: 4, height: 4, rgba: new Uint8Array(64) };
+const odd: [string, () => unknown, RegExp][] = [
+  [
+    'keep as a Map',
+    () => pipeline.generate({ keep: new Map([[0, frame]]) as never }),
+    /^Expected object of frames by position for keep but received an object of Map$/,
+  ],
+  ['keep at no place', () => pipeline.generate({ keep: { '': frame } as never }), /positions .* received ""/],
+  [
+    'restoreGiven as text',
+    () => pipeline.generate({ restoreGiven: 'no' as never }),
+    /^Expected true or false for restoreGiven but received "no"$/,
+  ],
+  [
+    'lossless as text',
+    () => new duet.Sticker(animation()).encode('webp', { lossless: 'yes' as never }),
+    /^Expected true or false for lossless but received "yes"$/,
+  ],
+];
+test.each(odd)('%s', async (_, call, message) => {
+  await expect(call()).rejects.toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringMatching(message),
+  });
+});
+
 test.each(cases)('%s', async (_, call, good) => {
   expect(await unusualErrors(call, good)).toEqual([]);
 });

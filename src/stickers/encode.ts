@@ -5,7 +5,7 @@
  * to frame. GIF knows only opaque and transparent (alpha of 128 and more is opaque); WebP and PNG keep alpha.
  */
 
-import { invalid, requireInteger, requireList, requireObject } from '../arguments.js';
+import { invalid, requireInteger, requireKnown, requireList } from '../arguments.js';
 import { imageLibrary } from '../data/image-library.js';
 import { messageOf } from '../errors.js';
 import { native } from '../native.js';
@@ -113,7 +113,15 @@ export async function contactSheet(
   animations: readonly Animation[],
   options: ContactSheetOptions = {},
 ): Promise<Uint8Array> {
-  const { gap = 2, background, scale = 1 } = requireObject(options, 'options');
+  const {
+    gap = 2,
+    background,
+    scale = 1,
+  } = requireKnown(options, 'options', {
+    gap: true,
+    background: true,
+    scale: true,
+  } satisfies Record<keyof ContactSheetOptions, true>);
   requireInteger(gap, 'gap', 0, 1024);
   requireInteger(scale, 'scale', 1, 64);
   for (const animation of requireList(animations, 'animations')) checkAnimation(animation);

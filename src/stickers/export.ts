@@ -1,7 +1,14 @@
 /** Saving an animation as a file, within a number of bytes if asked for. */
 
 import { extname } from 'node:path';
-import { invalid, requireInteger, requireObject, requireText } from '../arguments.js';
+import {
+  invalid,
+  requireBoolean,
+  requireInteger,
+  requireKnown,
+  requireObject,
+  requireText,
+} from '../arguments.js';
 import { DuetError } from '../errors.js';
 import { native } from '../native.js';
 import { checkFolderOf, writeAtomic } from '../run/files.js';
@@ -28,6 +35,15 @@ export interface ExportOptions {
   /** WebP: every pixel as it is, unless bytes are limited and it does not fit. Default false. */
   lossless?: boolean;
 }
+
+const EXPORT_OPTIONS = {
+  format: true,
+  maxBytes: true,
+  size: true,
+  colors: true,
+  quality: true,
+  lossless: true,
+} as const satisfies Record<keyof ExportOptions, true>;
 
 /** A saved animation. */
 export interface Exported {
@@ -67,7 +83,7 @@ export async function exportAnimation(
   options: ExportOptions & { format: StickerFormat },
 ): Promise<Exported> {
   checkAnimation(animation);
-  checkOptions(requireObject(options, 'options'));
+  checkOptions(options);
   const { format, maxBytes = Number.POSITIVE_INFINITY } = options;
   const whole =
     options.size === undefined ? animation : await scaled(animation, options.size / longest(animation));
@@ -204,7 +220,12 @@ export function formatOf(path: string): StickerFormat {
   );
 }
 
-function checkOptions({ format, maxBytes, size, colors, quality }: ExportOptions): void {
+function checkOptions(options: ExportOptions): void {
+  const { format, maxBytes, size, colors, quality, lossless } = requireKnown(
+    options,
+    'options',
+    EXPORT_OPTIONS,
+  );
   const integers = {
     maxBytes: [maxBytes, 1, 2 ** 40],
     size: [size, 1, LARGEST_SIDE],
@@ -213,6 +234,7 @@ function checkOptions({ format, maxBytes, size, colors, quality }: ExportOptions
   } as const;
   for (const [name, [value, least, most]] of Object.entries(integers))
     if (value !== undefined) requireInteger(value, name, least, most);
+  if (lossless !== undefined) requireBoolean(lossless, 'lossless');
   if (!STICKER_FORMATS.some((known) => known === format))
     throw invalid(`one of ${STICKER_FORMATS.join(', ')}`, 'format', format);
 }

@@ -37,7 +37,7 @@ export async function knownFrames(
   const pixels = size * size;
   for (const [key, given] of Object.entries(keep)) {
     const position = Number(key);
-    if (!Number.isInteger(position) || position < 0 || position >= frames) {
+    if (!/^\d+$/.test(key) || position >= frames) {
       throw new DuetError(
         'INVALID_ARGUMENT',
         `Expected positions from 0 to ${frames - 1} in keep (frames of the sticker) but received ${shown(key)}`,

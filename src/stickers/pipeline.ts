@@ -3,6 +3,7 @@
 import { z } from 'zod';
 import {
   invalid,
+  requireBoolean,
   requireFunction,
   requireInstance,
   requireInteger,
@@ -141,7 +142,9 @@ export class StickerPipeline {
     requireInteger(frames, 'frames (the network has the most)', 1, all);
     requireInteger(previewEvery, 'previewEvery', 1);
     requireText(prompt, 'prompt');
-    requireObject(keep, 'keep');
+    if (Symbol.iterator in requireObject(keep, 'keep'))
+      throw invalid('object of frames by position', 'keep', keep);
+    requireBoolean(restoreGiven, 'restoreGiven');
     if (negativePrompt !== undefined) requireText(negativePrompt, 'negativePrompt');
     checkTiming(options);
     for (const [name, call] of Object.entries({ onPreview, onStep }))

@@ -1,6 +1,6 @@
 /** A finished sticker: its frames in RGBA, and how to save it. */
 
-import { requireInteger, requireObject } from '../arguments.js';
+import { requireInteger, requireKnown, requireObject } from '../arguments.js';
 import { native } from '../native.js';
 import { type Animation, checkAnimation } from './animation.js';
 import {
@@ -48,7 +48,8 @@ export class Sticker implements Animation {
     options: { frames?: number; delay?: number; loop?: number } = {},
   ): Promise<Sticker> {
     const { channels, height, width } = requireObject(shape, 'shape');
-    const { frames = shape.frames, delay = 100, loop = 0 } = requireObject(options, 'options');
+    const known = { frames: true, delay: true, loop: true };
+    const { frames = shape.frames, delay = 100, loop = 0 } = requireKnown(options, 'options', known);
     requireInteger(frames, 'frames', 1, requireInteger(shape.frames, 'frames of shape', 1));
     const rgba = await native.framesFromValues(values, shape.frames, height, width, channels);
     return new Sticker({

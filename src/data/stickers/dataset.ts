@@ -5,6 +5,7 @@ import { basename, resolve } from 'node:path';
 import {
   requireFunction,
   requireInteger,
+  requireKnown,
   requireList,
   requireNumber,
   requireObject,
@@ -59,6 +60,15 @@ export interface StickerBatch {
 }
 
 const captionOrName = ({ caption, name }: StickerSample) => caption.toLowerCase() || name;
+
+const BATCH_OPTIONS = {
+  batchSize: true,
+  seed: true,
+  first: true,
+  count: true,
+  prefetch: true,
+  signal: true,
+} satisfies Record<keyof StickerBatchOptions, true>;
 
 interface Shared {
   cache: ClipCache | undefined;
@@ -190,7 +200,8 @@ export class StickerDataset {
    * @throws DuetError INVALID_ARGUMENT for another share or when all stickers belong together
    */
   split(options: SplitOptions = {}): { training: StickerDataset; heldOut: StickerDataset } {
-    const { heldOut = 0.1, seed = 1, together = captionOrName } = requireObject(options, 'options');
+    const known = { heldOut: true, seed: true, together: true } satisfies Record<keyof SplitOptions, true>;
+    const { heldOut = 0.1, seed = 1, together = captionOrName } = requireKnown(options, 'options', known);
     requireNumber(heldOut, 'heldOut');
     requireInteger(seed, 'seed', 0);
     requireFunction(together, 'together');
@@ -253,7 +264,7 @@ export class StickerDataset {
   async prepare(
     options: { signal?: AbortSignal | undefined; onProgress?: (done: number, total: number) => void } = {},
   ): Promise<StickerDataset> {
-    const { signal, onProgress } = requireObject(options, 'options');
+    const { signal, onProgress } = requireKnown(options, 'options', { signal: true, onProgress: true });
     if (onProgress !== undefined) requireFunction(onProgress, 'onProgress');
     let done = 0;
     await forEachAtOnce(this.samples, Math.min(availableParallelism(), 4), async (sample) => {
@@ -298,7 +309,7 @@ export class StickerDataset {
       count = Number.POSITIVE_INFINITY,
       prefetch = 2,
       signal,
-    } = requireObject(options, 'options');
+    } = requireKnown(options, 'options', BATCH_OPTIONS);
     requireInteger(batchSize, 'batchSize', 1);
     for (const [name, value] of Object.entries({ first, prefetch, seed })) requireInteger(value, name, 0);
     if (count !== Number.POSITIVE_INFINITY) requireInteger(count, 'count', 0);

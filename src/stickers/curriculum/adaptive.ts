@@ -1,6 +1,6 @@
 /** The adaptive part of RDTF's curriculum. */
 
-import { requireInteger, requireNumber, requireObject } from '../../arguments.js';
+import { requireInteger, requireKnown, requireNumber, requireObject } from '../../arguments.js';
 import type { Task } from '../tasks.js';
 import {
   type Curriculum,
@@ -66,7 +66,8 @@ export class AdaptiveCurriculum implements Curriculum {
 
   /** @throws DuetError INVALID_ARGUMENT for options that cannot work */
   constructor(options: Partial<AdaptiveOptions> = {}) {
-    this.#options = { ...ADAPTIVE_DEFAULTS, ...requireObject(options, 'options of the curriculum') };
+    const given = requireKnown(options, 'options of the curriculum', { ...ADAPTIVE_DEFAULTS });
+    this.#options = { ...ADAPTIVE_DEFAULTS, ...given };
     const { window, minimumHistory, ...factors } = this.#options;
     requireInteger(window, 'window', 2);
     requireInteger(minimumHistory, 'minimumHistory', 1);

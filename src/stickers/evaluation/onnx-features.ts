@@ -1,6 +1,6 @@
 /** Features of clips from an ONNX model, through an optional package. */
 
-import { invalid, requireInteger, requireObject, requireText } from '../../arguments.js';
+import { invalid, requireInteger, requireKnown, requireText } from '../../arguments.js';
 import { DuetError, messageOf } from '../../errors.js';
 import { native } from '../../native.js';
 import type { ClipShape } from './metrics.js';
@@ -67,7 +67,7 @@ export class OnnxFeatures implements FeatureExtractor {
   /** @throws DuetError UNSUPPORTED when onnxruntime-node is not installed, CORRUPT when the model cannot be loaded */
   static async load(path: string, options: OnnxFeaturesOptions = {}): Promise<OnnxFeatures> {
     requireText(path, 'path');
-    const { layout = 'BCFHW', size } = requireObject(options, 'options');
+    const { layout = 'BCFHW', size } = requireKnown(options, 'options', { layout: true, size: true });
     if (!CLIP_LAYOUTS.includes(layout)) throw invalid(`one of ${CLIP_LAYOUTS.join(', ')}`, 'layout', layout);
     if (size !== undefined) requireInteger(size, 'size', 1);
     const runtime = await loadRuntime();

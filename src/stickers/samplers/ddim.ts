@@ -1,6 +1,6 @@
 /** DDIM, the sampler of the published code. */
 
-import { invalid, requireInteger, requireNumber, requireObject } from '../../arguments.js';
+import { invalid, requireInteger, requireKnown, requireNumber } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import { type Sampler, type Spacing, timestepsOf } from './sampler.js';
 import { type NoiseSchedule, requireSameLength, sqrt } from './schedule.js';
@@ -38,7 +38,11 @@ export class Ddim implements Sampler {
 
   /** @throws DuetError INVALID_ARGUMENT */
   constructor(schedule: NoiseSchedule, options: DdimOptions = {}) {
-    const { steps = 50, eta = 0, spacing = 'leading' } = requireObject(options, 'options');
+    const {
+      steps = 50,
+      eta = 0,
+      spacing = 'leading',
+    } = requireKnown(options, 'options', { steps: true, eta: true, spacing: true });
     if (!(requireNumber(eta, 'eta') >= 0 && eta <= 1)) throw invalid('number from 0 to 1', 'eta', eta);
     this.timesteps = timestepsOf(schedule, steps, spacing);
     this.needsNoise = eta > 0;

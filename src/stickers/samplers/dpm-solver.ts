@@ -1,6 +1,6 @@
 /** DPM-Solver++ (2M). */
 
-import { requireInteger, requireObject } from '../../arguments.js';
+import { requireInteger, requireKnown } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import { type Sampler, type Spacing, timestepsOf } from './sampler.js';
 import { type NoiseSchedule, requireSameLength } from './schedule.js';
@@ -33,7 +33,10 @@ export class DpmSolver implements Sampler {
 
   /** @throws DuetError INVALID_ARGUMENT */
   constructor(schedule: NoiseSchedule, options: DpmSolverOptions = {}) {
-    const { steps = 20, spacing = 'leading' } = requireObject(options, 'options');
+    const { steps = 20, spacing = 'leading' } = requireKnown(options, 'options', {
+      steps: true,
+      spacing: true,
+    });
     this.timesteps = timestepsOf(schedule, steps, spacing);
     this.#schedule = schedule;
   }

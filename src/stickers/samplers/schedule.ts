@@ -1,6 +1,6 @@
 /** The noise schedule. */
 
-import { invalid, requireInstance, requireInteger, requireNumber, requireObject } from '../../arguments.js';
+import { invalid, requireInstance, requireInteger, requireKnown, requireNumber } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 
 /** Defaults are the published values. */
@@ -30,7 +30,11 @@ export class NoiseSchedule {
 
   /** @throws DuetError INVALID_ARGUMENT */
   constructor(options: NoiseScheduleOptions = {}) {
-    const { steps = 1000, betaStart = 0.00085, betaEnd = 0.012 } = requireObject(options, 'options');
+    const {
+      steps = 1000,
+      betaStart = 0.00085,
+      betaEnd = 0.012,
+    } = requireKnown(options, 'options', { steps: true, betaStart: true, betaEnd: true });
     requireInteger(steps, 'steps', 2, 1_000_000);
     requireNumber(betaStart, 'betaStart');
     requireNumber(betaEnd, 'betaEnd');

@@ -1,7 +1,13 @@
 /** Draws the stickers of `drawings.ts`: in memory, or as a folder that `StickerDataset.fromFolder` reads. */
 
 import { join } from 'node:path';
-import { requireFunction, requireInteger, requireObject, requireText } from '../../arguments.js';
+import {
+  requireFunction,
+  requireInteger,
+  requireKnown,
+  requireObject,
+  requireText,
+} from '../../arguments.js';
 import { imageLibrary } from '../../data/image-library.js';
 import { throwIfAborted } from '../../errors.js';
 import { makeFolder, writeAtomic } from '../../run/files.js';
@@ -19,9 +25,11 @@ export interface DrawOptions {
   delayMs?: number;
 }
 
+const DRAW_OPTIONS = { size: true, frames: true, delayMs: true } satisfies Record<keyof DrawOptions, true>;
+
 /** One loop of a drawing on a transparent background. */
 export async function drawSticker(drawing: Drawing, options: DrawOptions = {}): Promise<Animation> {
-  const { size = 64, frames = 12, delayMs = 100 } = requireObject(options, 'options');
+  const { size = 64, frames = 12, delayMs = 100 } = requireKnown(options, 'options', DRAW_OPTIONS);
   requireInteger(size, 'size', 1, 1024);
   requireInteger(frames, 'frames', 1, 256);
   requireInteger(delayMs, 'delayMs', 0, 65535);
@@ -44,7 +52,8 @@ export async function generateStickers(
   folder: string,
   options: DrawOptions & { drawings?: readonly Drawing[]; signal?: AbortSignal } = {},
 ): Promise<number> {
-  const { drawings = DRAWINGS, signal } = requireObject(options, 'options');
+  const known = { ...DRAW_OPTIONS, drawings: true, signal: true };
+  const { drawings = DRAWINGS, signal, ...how } = requireKnown(options, 'options', known);
   await makeFolder(requireText(folder, 'folder'), `make the folder ${folder} for drawn stickers`);
   const lines: string[] = [];
   for (const drawing of drawings) {
@@ -53,7 +62,7 @@ export async function generateStickers(
     const file = `${name}.webp`;
     await writeAtomic(
       join(folder, file),
-      await encodeWebp(await drawSticker(drawing, options), { lossless: true }),
+      await encodeWebp(await drawSticker(drawing, how), { lossless: true }),
     );
     lines.push(`${JSON.stringify({ file, caption })}\n`);
   }
