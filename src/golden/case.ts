@@ -111,6 +111,25 @@ export function skipped(name: string, reason: string): GoldenCase {
   return { name, run: async () => ({ name, status: 'skipped', compared: 0, reason }) };
 }
 
+/** A case that is listed beside the others, but not stored. */
+export function missing(name: string): GoldenCase {
+  return {
+    name,
+    run: async () => ({ name, status: 'fail', compared: 0, reason: 'its file is not there' }),
+  };
+}
+
+/** Cases for the names that are listed without a file. */
+export function missingOf(
+  listed: Readonly<Record<string, unknown>>,
+  there: readonly string[],
+  prefix: string,
+): GoldenCase[] {
+  return Object.keys(listed)
+    .filter((name) => !there.includes(name))
+    .map((name) => missing(`${prefix}${name}`));
+}
+
 /** The numbers of a float tensor. */
 export function floats(tensor: TensorData | undefined): Float32Array {
   return tensor?.data instanceof Float32Array ? tensor.data : new Float32Array(0);

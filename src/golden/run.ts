@@ -7,8 +7,9 @@
 
 import { readdir } from 'node:fs/promises';
 import { basename, join, relative, resolve } from 'node:path';
+import { z } from 'zod';
 import { DuetError, ioError, messageOf } from '../errors.js';
-import { type GoldenCase, type GoldenContext, type Outcome, skipped } from './case.js';
+import { type GoldenCase, type GoldenContext, missing, type Outcome, skipped } from './case.js';
 import { adapterCases } from './cases/adapter.js';
 import { datStepCases } from './cases/dat-steps.js';
 import { imageProcessorCases, tokenizerCases } from './cases/data.js';
@@ -22,6 +23,7 @@ import { frameCases } from './cases/frames.js';
 import { klLossCases } from './cases/kl-loss.js';
 import { curriculumCases, maskCases } from './cases/stickers.js';
 import { viltCases } from './cases/vilt.js';
+import { isThere, readSettings } from './files.js';
 
 type Finder = (folder: string, context: GoldenContext) => Promise<GoldenCase[]>;
 
@@ -80,11 +82,31 @@ async function search(
     const deeper = FINDERS[name] ? prefix : `${prefix}${name}/`;
     if (FINDERS[name] || depth > 1) cases.push(...(await search(inner, deeper, context, depth - 1)));
   }
+  if (files.includes('manifest.json')) cases.push(...(await missingFiles(folder, prefix, cases)));
   const holdsNumbers = files.some((file) => file.endsWith('.safetensors'));
   if (cases.length === 0 && holdsNumbers && folder !== context.folder) {
     cases.push(skipped(relative(context.folder, folder), 'not a case this version knows'));
   }
   return cases;
+}
+
+const manifestSchema = z.looseObject({ files: z.record(z.string(), z.unknown()) });
+
+/** Files of cases that the manifest names but that are not there, unless a case says so already. */
+async function missingFiles(
+  folder: string,
+  prefix: string,
+  cases: readonly GoldenCase[],
+): Promise<GoldenCase[]> {
+  const { files } = await readSettings(manifestSchema, folder, 'manifest.json');
+  const known = new Set(cases.map(({ name }) => name));
+  const absent: GoldenCase[] = [];
+  for (const file of Object.keys(files)) {
+    const name = prefix + file.replace(/(_io)?\.\w+$/, '');
+    if (!FINDERS[file.split('/')[0] as string] || known.has(name)) continue;
+    if (!(await isThere(folder, file))) absent.push(missing(prefix + file));
+  }
+  return absent;
 }
 
 async function found(

@@ -11,7 +11,7 @@ import { basename } from 'node:path';
 import { z } from 'zod';
 import type { TensorData } from '../../native/core.js';
 import { native } from '../../native.js';
-import { type Comparison, floats, type GoldenCase, type GoldenContext, skipped } from '../case.js';
+import { type Comparison, floats, type GoldenCase, type GoldenContext, missingOf, skipped } from '../case.js';
 import { filesEnding, readSettings, readTensors, type TensorMap, under } from '../files.js';
 import { atLeast } from '../tolerance.js';
 import { golden, integers } from './dfgn.js';
@@ -55,9 +55,13 @@ const stiSchema = z.looseObject({
 
 export async function stiLayerCases(folder: string, context: GoldenContext): Promise<GoldenCase[]> {
   const names = (await filesEnding(folder, '.safetensors')).filter((name) => name !== 'params');
-  return names.map((name) =>
-    golden(`sti_layer/${name}`, (comparison) => compareSti(folder, name, context, comparison)),
-  );
+  const { cases } = await readSettings(stiSchema, folder, 'cases.json');
+  return [
+    ...names.map((name) =>
+      golden(`sti_layer/${name}`, (comparison) => compareSti(folder, name, context, comparison)),
+    ),
+    ...missingOf(cases, names, 'sti_layer/'),
+  ];
 }
 
 async function compareSti(
@@ -160,9 +164,10 @@ function opOf(
 export async function blockCases(folder: string, context: GoldenContext): Promise<GoldenCase[]> {
   const settings = await readSettings(blockSchema, folder, 'cases.json');
   const names = await filesEnding(folder, '.safetensors');
-  return Promise.all(
+  const prefix = `${basename(folder)}/`;
+  const cases = await Promise.all(
     names.map(async (name) => {
-      const title = `${basename(folder)}/${name}`;
+      const title = `${prefix}${name}`;
       const stored = await readTensors(folder, `${name}.safetensors`);
       if (Object.keys(stored).some((key) => /^output_\d+$/.test(key)))
         return golden(title, (comparison) => compareTimes(stored, comparison));
@@ -173,6 +178,7 @@ export async function blockCases(folder: string, context: GoldenContext): Promis
       );
     }),
   );
+  return [...cases, ...missingOf(settings, names, prefix)];
 }
 
 /** Sines and cosines of times, for every stored width. */

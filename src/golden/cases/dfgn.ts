@@ -12,7 +12,7 @@ import { z } from 'zod';
 import { Dfgn } from '../../models/dfgn.js';
 import type { TensorData, Tensors } from '../../native/core.js';
 import type { PredictionBatch } from '../../native/stickers.js';
-import { Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
+import { Comparison, floats, type GoldenCase, type GoldenContext, missingOf } from '../case.js';
 import { filesEnding, isThere, readSettings, readTensors, type TensorMap, under } from '../files.js';
 import { atLeast, FACTOR, HALF_BIT } from '../tolerance.js';
 
@@ -61,7 +61,8 @@ const INPUTS = {
 
 export async function dfgnCases(folder: string, context: GoldenContext): Promise<GoldenCase[]> {
   const cases: GoldenCase[] = [];
-  for (const name of await filesEnding(folder, '_io.safetensors')) {
+  const names = await filesEnding(folder, '_io.safetensors');
+  for (const name of names) {
     cases.push(golden(`dfgn_tiny/${name}`, (comparison) => comparePass(folder, name, context, comparison)));
     if (await isThere(folder, `${name}_trace.json`))
       cases.push(
@@ -70,7 +71,8 @@ export async function dfgnCases(folder: string, context: GoldenContext): Promise
         ),
       );
   }
-  return cases;
+  const { cases: listed } = await readSettings(summarySchema, folder, 'summary.json');
+  return [...cases, ...missingOf(listed, names, 'dfgn_tiny/')];
 }
 
 export function golden(name: string, compare: (comparison: Comparison) => Promise<void>): GoldenCase {

@@ -76,8 +76,12 @@ function differing(a: Set<string>, b: Set<string>): number {
   return [...a].filter((entry) => !b.has(entry)).length + [...b].filter((entry) => !a.has(entry)).length;
 }
 
+/** Weights at the start, at half and at the end. */
+const threeValues = z.record(z.enum(TASKS), z.tuple([z.number(), z.number(), z.number()]));
+
 const staticSchema = z.looseObject({
   tasks: z.array(z.enum(TASKS)),
+  three_values: threeValues.optional(),
   by_total_steps: z.record(
     z.string(),
     z.array(z.looseObject({ step: z.int(), weights: z.array(z.number()) })),
@@ -85,7 +89,10 @@ const staticSchema = z.looseObject({
 });
 
 const seriesSchema = z.looseObject({
-  constants: z.looseObject({ total_curriculum_learning_step: z.int() }),
+  constants: z.looseObject({
+    total_curriculum_learning_step: z.int(),
+    static_three_values: threeValues.optional(),
+  }),
   curves: z.record(
     z.string(),
     z.looseObject({
@@ -106,7 +113,7 @@ export async function curriculumCases(folder: string): Promise<GoldenCase[]> {
     name: `curriculum/${name}`,
     async run() {
       const comparison = new Comparison(this.name);
-      const curriculum = new DifficultyAdaptiveCurriculum(steps);
+      const curriculum = new DifficultyAdaptiveCurriculum(steps, {}, constants.static_three_values);
       const alone = new AdaptiveCurriculum();
       const levels: number[] = [];
       const signals: (number | null)[] = [];
@@ -131,9 +138,9 @@ export async function curriculumCases(folder: string): Promise<GoldenCase[]> {
     name: 'curriculum/static',
     async run() {
       const comparison = new Comparison(this.name);
-      const { tasks, by_total_steps } = await readSettings(staticSchema, folder, 'static.json');
+      const { tasks, three_values, by_total_steps } = await readSettings(staticSchema, folder, 'static.json');
       for (const [total, rows] of Object.entries(by_total_steps)) {
-        const curriculum = new StaticCurriculum(Number(total));
+        const curriculum = new StaticCurriculum(Number(total), three_values);
         for (const { step, weights } of rows) {
           const ours = curriculum.weights(step);
           const ordered = tasks.map((task) => ours[TASKS.indexOf(task)] as number);
