@@ -193,6 +193,21 @@ describe('bad files', () => {
     expect(examples).toMatch(/at least 2 frames but it has 1/);
   });
 
+  test('a caption that cannot be read costs its sticker; a line without the field counts once', async () => {
+    const place = await temporaryFolder();
+    for (const name of ['a', 'b', 'c']) await animated(join(place, `${name}.gif`), solidFrames(colors, 8), 4);
+    await mkdir(join(place, 'a.txt'));
+    await writeFile(join(place, 'b.txt'), 'a square');
+    await writeFile(join(place, 'captions.jsonl'), '{"file": "c.gif", "caption": "another"}\n');
+    const listed = await StickerDataset.fromFolder(place, { captionField: 'nope' });
+    expect(listed.samples.map(({ name }) => name)).toEqual(['b']);
+    // The folder a.txt is a sequence without a caption itself.
+    expect(listed.report.skipped).toEqual({ 'malformed caption': 1, 'missing caption': 2 });
+    expect(listed.report.examples.join('\n')).toMatch(
+      /Cannot read caption .*a\.txt: a folder is where a file should be\n[\s\S]*c.gif has neither nope in its line of captions.jsonl nor a file c.txt/,
+    );
+  });
+
   test('a GIF that is cut short anywhere in a block is one; the trailer alone may be missing', async () => {
     const gifs = await temporaryFolder();
     const path = join(gifs, 'whole.gif');

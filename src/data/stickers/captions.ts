@@ -5,7 +5,7 @@
 
 import { readdir } from 'node:fs/promises';
 import { extname, join, parse } from 'node:path';
-import { codeOf, DuetError, ioError } from '../../errors.js';
+import { codeOf, DuetError, ioError, messageOf } from '../../errors.js';
 import { readText } from '../files.js';
 import type { SkipReport } from '../report.js';
 import type { StickerSkipReason } from './limits.js';
@@ -50,7 +50,8 @@ export async function listStickers(
     .map((entry) => ({ file: entry.name, name: entry.isDirectory() ? entry.name : parse(entry.name).name }))
     .filter(({ file }) => !file.startsWith('.'))
     .sort((a, b) => (a.file < b.file ? -1 : 1));
-  const captions = await readCaptions(folder, captionField, skipped);
+  const fields = captionField === undefined ? CAPTION_FIELDS : [captionField];
+  const captions = await readCaptions(folder, fields, skipped);
   const samples: StickerSample[] = [];
   const names = new Set<string>();
   for (const { file, name: plain } of files) {
@@ -58,13 +59,21 @@ export async function listStickers(
     const name = names.has(plain) ? file : plain;
     names.add(name);
     const path = join(folder, file);
-    const caption = captions.get(file) ?? captions.get(plain) ?? (await captionBeside(folder, file, plain));
+    let caption = captions.get(file) ?? captions.get(plain);
+    try {
+      caption ??= await captionBeside(folder, file, plain);
+    } catch (error) {
+      skipped.note(name, 'malformed caption', messageOf(error));
+      continue;
+    }
     if (caption || allowMissingCaptions) samples.push({ name, path, caption: caption ?? '' });
     else {
+      const listed = captions.has(file) || captions.has(plain);
+      const line = listed ? `${fields.join(' or ')} in its line of ${CAPTIONS}` : `a line in ${CAPTIONS}`;
       const hint =
         caption === ''
           ? `the caption of ${file} is empty`
-          : `${file} has neither a line in ${CAPTIONS} nor a file ${plain}.txt`;
+          : `${file} has neither ${line} nor a file ${plain}.txt`;
       skipped.note(name, 'missing caption', hint);
     }
   }
@@ -75,12 +84,13 @@ export async function listStickers(
   return samples;
 }
 
+/** Of the files that captions.jsonl names; undefined where a line has no caption. */
 async function readCaptions(
   folder: string,
-  captionField: string | undefined,
+  fields: readonly string[],
   skipped: SkipReport<StickerSkipReason>,
-): Promise<Map<string, string>> {
-  const captions = new Map<string, string>();
+): Promise<Map<string, string | undefined>> {
+  const captions = new Map<string, string | undefined>();
   const path = join(folder, CAPTIONS);
   const text = await readText(path, 'captions').catch((error: unknown) => {
     if (codeOf(error) === 'NOT_FOUND') return '';
@@ -90,11 +100,11 @@ async function readCaptions(
     if (line.trim() === '') continue;
     const entry = objectOf(line.trim());
     const file = FILE_FIELDS.map((field) => entry?.[field]).find((value) => typeof value === 'string');
-    const fields = captionField === undefined ? CAPTION_FIELDS : [captionField];
     const caption = fields.map((field) => entry?.[field]).find((value) => typeof value === 'string');
-    if (typeof file === 'string' && typeof caption === 'string') captions.set(file, caption.trim());
+    if (typeof file === 'string')
+      captions.set(file, typeof caption === 'string' ? caption.trim() : undefined);
     else {
-      const expected = `an object with ${FILE_FIELDS[0]} and ${captionField ?? CAPTION_FIELDS[0]}`;
+      const expected = `an object with ${FILE_FIELDS[0]} and ${fields[0]}`;
       skipped.note(
         `line ${index + 1} of ${CAPTIONS}`,
         'malformed caption',

@@ -4,11 +4,11 @@ import { DuetError, type DuetErrorCode } from '../../errors.js';
 
 /** Why a sticker is left out of a data set. */
 export type StickerSkipReason =
-  /** Neither a line in captions.jsonl nor a text file. */
+  /** Neither a caption in captions.jsonl nor a text file. */
   | 'missing caption'
   /** captions.jsonl names a file that is not there. */
   | 'missing file'
-  /** A line of captions.jsonl that is not an object with a file and a caption. */
+  /** A line of captions.jsonl that is not an object with a file, or a text file that cannot be read. */
   | 'malformed caption'
   /** Damaged, cut short, or no animation at all. */
   | 'corrupt animation'
