@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { Dfgn } from '../src/models/dfgn.js';
 import { type DfgnConfigInput, dfgnConfig, dfgnPreset } from '../src/models/dfgn-config.js';
 import type { DenoisingBatch, MemoryPlan, PlannedStep } from '../src/native/stickers.js';
-import { memoryTable, requireMemory, totalBytes } from '../src/stickers/memory-plan.js';
+import { type MemorySettings, memoryTable, requireMemory, totalBytes } from '../src/stickers/memory-plan.js';
 import { captionNetwork, ENCODER, TRAINING, wave } from './dfgn-caption-support.js';
 import { rejection } from './native-support.js';
 
@@ -119,9 +119,24 @@ describe('the plan of a step', () => {
     expect(process.memoryUsage().rss - resident).toBeLessThan(400e6);
     const checkpointed = await network.memoryPlan({ ...step, checkpoint: true });
     expect(checkpointed.activations).toBeLessThan(plan.activations / 2);
-    expect(() => requireMemory(plan, totalBytes(plan))).not.toThrow();
-    expect(() => requireMemory(plan, totalBytes(plan) - 1)).toThrow(
-      /fits into the [\d.]+ [MG]B of this machine but it needs [\d.]+ [MG]B.*set patch to 2.*gradientCheckpointing/,
+    const settings = {
+      space: 'pixels' as const,
+      patch: 1,
+      size: 64,
+      batchSize: 16,
+      gradientCheckpointing: false,
+    };
+    expect(() => requireMemory(plan, settings, totalBytes(plan))).not.toThrow();
+    const refused = (changes: Partial<MemorySettings>) => () =>
+      requireMemory(plan, { ...settings, ...changes }, totalBytes(plan) - 1);
+    expect(refused({})).toThrow(
+      /fits into the [\d.]+ GB of this machine but it needs [\d.]+ GB, .*; set patch \(--patch\) to 2, make batchSize \(--batch-size\) smaller .*, set gradientCheckpointing \(--checkpointing\), or take/,
+    );
+    expect(refused({ patch: 2 })).toThrow(/; set patch \(--patch\) to 4, make/);
+    for (const changes of [{ patch: 4 }, { size: 61 }, { space: {} }])
+      expect(refused(changes)).toThrow(/activations; make batchSize/);
+    expect(refused({ patch: 4, batchSize: 1, gradientCheckpointing: true })).toThrow(
+      /activations; take a smaller network or size$/,
     );
     network.dispose();
   });

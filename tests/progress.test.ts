@@ -55,12 +55,14 @@ describe('words', () => {
       '5 min',
       '2 h 1 min',
     ]);
-    expect([12, 1234, 407_000, 3_600_000, 250e6].map(bytes)).toEqual([
+    expect([12, 1234, 407_000, 3_600_000, 250e6, 16.8e9, 240e9].map(bytes)).toEqual([
       '12 B',
       '1.2 kB',
       '407 kB',
       '3.6 MB',
       '250 MB',
+      '16.8 GB',
+      '240 GB',
     ]);
   });
 

@@ -23,7 +23,8 @@ export function duration(seconds: number): string {
 export function bytes(count: number): string {
   if (count < 1000) return `${count} B`;
   if (count < 999_500) return `${(count / 1e3).toFixed(count < 99_500 ? 1 : 0)} kB`;
-  return `${(count / 1e6).toFixed(count < 99_500_000 ? 1 : 0)} MB`;
+  if (count < 999.5e6) return `${(count / 1e6).toFixed(count < 99.5e6 ? 1 : 0)} MB`;
+  return `${(count / 1e9).toFixed(count < 99.5e9 ? 1 : 0)} GB`;
 }
 
 export function accuracies(values: Accuracies | undefined): string {

@@ -92,7 +92,7 @@ export class StickerTrainer {
       const { network } = parts;
       this.#checkFit(parts);
       const plan = await this.memoryPlan(parts); // refuses sizes the network cannot take
-      requireMemory(plan);
+      requireMemory(plan, { ...settings, size: data.spec.size });
       folder = await this.#openFolder(parts);
       await this.#startTraining(network);
       const keeper = folder && new StickerCheckpoints(folder.path, settings.emaDecay !== null);
