@@ -214,6 +214,13 @@ describe('files and bytes', () => {
     await expect(out({ maxBytes: 100 })).rejects.toThrow(
       /gif of at most 100 bytes but the smallest .* has \d+/,
     );
+    const long = { width: 16384, height: 1, rgba: new Uint8Array(16384 * 4), delays: [50], loop: 0 };
+    await expect(exportAnimation(long, { format: 'webp' })).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      message: expect.stringMatching(
+        /^Expected at most 16383 pixels a side for a WebP but received 16384x1; set/,
+      ),
+    });
     await expect(out({ colors: 300 })).rejects.toThrow(/between 2 and 255 for colors but received 300/);
     await expect(out({ format: 'mp4' })).rejects.toThrow(/Expected one of gif, webp, png/);
     const short = { ...animation, delays: [50, 50, 50] };

@@ -97,13 +97,27 @@ describe('word drop', () => {
     expect(dropWords('小猫在跳舞', new Random(1), 1)).toMatch(/^#+$/);
   });
 
+  test('takes no time for what no text encoder takes', () => {
+    const begun = performance.now();
+    expect(dropWords('word '.repeat(400_000), new Random(1), 0)).toBe('word '.repeat(2000));
+    expect(performance.now() - begun).toBeLessThan(5000);
+  });
+
   test('as often as published', () => {
-    const dropped = dropWords('word '.repeat(5000), new Random(2)).match(/#/g)!.length;
+    const random = new Random(2);
+    const captions = Array.from({ length: 5 }, () => dropWords('word '.repeat(1000), random));
+    const dropped = captions.join('').match(/#/g)!.length;
     expect(Math.abs(dropped / 5000 - WORD_DROP_PROBABILITY)).toBeLessThan(0.02);
   });
 });
 
 describe('key frames', () => {
+  test('more than any clip has are refused', async () => {
+    await expect(keyFrames('equal', [[1], [2]], 1e9)).rejects.toThrow(
+      /^Expected integer between 1 and 65536 for the number of key frames but received 1000000000$/,
+    );
+  });
+
   const at = (...values: number[]) => values.map((value) => [value, 0]);
 
   test('short animations are played forth and back', async () => {
@@ -185,7 +199,9 @@ describe('key frames', () => {
 
   test('what cannot be', async () => {
     await expect(keyFrames('equal', [], 4)).rejects.toThrow(/at least 1 frame/);
-    await expect(keyFrames('equal', at(1), 0)).rejects.toThrow(/at least 1 for the number of key frames/);
+    await expect(keyFrames('equal', at(1), 0)).rejects.toThrow(
+      /between 1 and 65536 for the number of key frames/,
+    );
     await expect(keyFrames('best' as 'equal', at(1, 2, 3), 2)).rejects.toThrow(/Expected one of equal/);
     await expect(keyFrames('clusters', [[], [], []], 2)).rejects.toThrow(
       /vectors of one length but received 0/,

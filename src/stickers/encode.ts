@@ -7,7 +7,7 @@
 
 import { invalid, requireInteger, requireKnown, requireList } from '../arguments.js';
 import { imageLibrary } from '../data/image-library.js';
-import { messageOf } from '../errors.js';
+import { DuetError, messageOf } from '../errors.js';
 import { native } from '../native.js';
 import { type Animation, checkAnimation, frameOf } from './animation.js';
 
@@ -78,11 +78,20 @@ export interface WebpOptions {
   lossless?: boolean;
 }
 
+/** Pixels a side, of the format. */
+const LARGEST_WEBP = 16383;
+
 /** Equal frames after each other are stored as one that lasts longer. */
 export async function encodeWebp(animation: Animation, options: WebpOptions = {}): Promise<Uint8Array> {
   checkAnimation(animation);
   const { width, height, rgba, delays, loop } = animation;
   const raw = { width, height: height * delays.length, channels: 4, pageHeight: height } as const;
+  if (Math.max(width, height) > LARGEST_WEBP) {
+    throw new DuetError(
+      'UNSUPPORTED',
+      `Expected at most ${LARGEST_WEBP} pixels a side for a WebP but received ${width}x${height}; set size, or write a GIF or PNG`,
+    );
+  }
   const { quality = 90, lossless = false } = options;
   const sharp = await imageLibrary();
   return sharp(rgba, { raw, limitInputPixels: false })

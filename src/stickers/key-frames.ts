@@ -9,6 +9,9 @@ export const KEY_FRAME_METHODS = ['equal', 'difference', 'clusters'] as const;
 /** How key frames are chosen: at equal distances, where most changes, or one for each group of similar frames. */
 export type KeyFrameMethod = (typeof KEY_FRAME_METHODS)[number];
 
+/** Far more than a clip has; the positions are made in memory. */
+const MOST_FRAMES = 65_536;
+
 /**
  * Positions of a clip of `count` frames in an animation of `features.length` frames, in order of time.
  *
@@ -24,7 +27,7 @@ export async function keyFrames(
   features: readonly ArrayLike<number>[],
   count: number,
 ): Promise<number[]> {
-  requireInteger(count, 'the number of key frames', 1);
+  requireInteger(count, 'the number of key frames', 1, MOST_FRAMES);
   if (requireList(features, 'features').length === 0) {
     throw new DuetError(
       'INVALID_ARGUMENT',

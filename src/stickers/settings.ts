@@ -37,7 +37,7 @@ const settingsSchema = z.strictObject({
     .default('captions'),
   steps: count,
   batchSize: count.default(8),
-  accumulation: count.default(1),
+  accumulation: count.max(4096).default(1),
   learningRate: z.number().gt(0).max(1).default(3e-5),
   schedule: z
     .strictObject({
@@ -91,7 +91,7 @@ export interface StickerTrainerOptions {
   steps: number;
   /** Clips of a micro-batch. Default 8. */
   batchSize?: number;
-  /** Micro-batches of a step. Default 1 (published: 6 with one clip each). */
+  /** Micro-batches of a step. Default 1 (published: 6 with one clip each), at most 4096. */
   accumulation?: number;
   /** Default 3e-5 (published). */
   learningRate?: number;
