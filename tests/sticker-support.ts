@@ -3,7 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import sharp from 'sharp';
-import { StickerCheckpoints } from '../src/stickers/checkpoints.js';
+import { StickerCheckpoints, weightsIn } from '../src/stickers/checkpoints.js';
 import type { StickerStep } from '../src/stickers/metrics.js';
 import type { StickerTrainer } from '../src/stickers/trainer.js';
 
@@ -105,7 +105,12 @@ export async function allSteps(trainer: StickerTrainer, signal?: AbortSignal): P
 /** What must be the same for the same seed. */
 export const withoutMetrics = (steps: readonly StickerStep[]) => steps.map(({ metrics: _, ...step }) => step);
 
+export async function lastWeightsFile(runDir: string): Promise<string> {
+  const checkpoints = new StickerCheckpoints(runDir, true);
+  return weightsIn(checkpoints.path((await checkpoints.steps()).at(-1) as number));
+}
+
 /** The file that stickers are generated with. */
 export async function lastWeights(runDir: string): Promise<Buffer> {
-  return readFile((await StickerCheckpoints.weightsOf(runDir)).file);
+  return readFile(await lastWeightsFile(runDir));
 }

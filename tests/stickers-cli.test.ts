@@ -300,8 +300,11 @@ describe('generate', () => {
     ['without words', (place) => gone(place, 'vocab.txt'), /Cannot read vocabulary/],
     [
       'cut short',
-      (place) => truncate(join(place, 'checkpoints/step-0000004/average.safetensors'), 1000),
-      /may have been cut off/,
+      async (place) => {
+        for (const step of [2, 4])
+          await truncate(join(place, `checkpoints/step-000000${step}/average.safetensors`), 1000);
+      },
+      /readable checkpoint in .* but all are damaged: .*step-0000004: .*may have been cut off/,
     ],
   ];
   test.each(harmed)('a run folder that is %s', async (name, harm, message) => {
@@ -310,5 +313,15 @@ describe('generate', () => {
     await harm(place);
     const args = generate('--out', join(folder, 'never.gif')).with(2, place);
     expect(await fails(args)).toMatch(message);
+  });
+
+  test('a newest checkpoint that is damaged is told, and the one before is taken', async () => {
+    const place = join(folder, 'newest-cut');
+    await cp(run, place, { recursive: true });
+    await truncate(join(place, 'checkpoints/step-0000004/average.safetensors'), 1000);
+    const args = generate('--out', join(folder, 'older.webp')).with(2, place);
+    const { stdout, stderr } = await succeed(...args);
+    expect(stderr).toMatch(/^not readable, left out: .*step-0000004: .* may have been cut off\n$/);
+    expect(stdout).toMatch(/older.webp {2}4 frames/);
   });
 });

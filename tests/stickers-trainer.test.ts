@@ -8,7 +8,6 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { StickerDataset } from '../src/data/stickers/dataset.js';
 import type { MemoryPlan } from '../src/native/stickers.js';
 import { native } from '../src/native.js';
-import { StickerCheckpoints } from '../src/stickers/checkpoints.js';
 import type { StickerStep } from '../src/stickers/metrics.js';
 import type { Parts } from '../src/stickers/parts.js';
 import { StickerPipeline } from '../src/stickers/pipeline.js';
@@ -17,7 +16,7 @@ import { generateStickers } from '../src/stickers/synthetic/generate.js';
 import { TASKS } from '../src/stickers/tasks.js';
 import { StickerTrainer } from '../src/stickers/trainer.js';
 import { largestDifference } from './dfgn-support.js';
-import { allSteps, lastWeights, tinyNetwork, withoutMetrics } from './sticker-support.js';
+import { allSteps, lastWeights, lastWeightsFile, tinyNetwork, withoutMetrics } from './sticker-support.js';
 
 let folder: string;
 let data: StickerDataset;
@@ -106,7 +105,7 @@ describe('a training', () => {
   test.each([
     [{ network: { ...network, num_frames: 8 } }, /num_frames 4/],
     [{ network: { ...network, in_channels: 3 } }, /in_channels 12/],
-    [{ patch: 3 }, /in_channels/],
+    [{ patch: 3 }, /multiple of the patch, 3, but received 16/],
     [{ steps: 0 }, /steps/],
     [{ learningRate: Number.NaN }, /learningRate/],
     [{ curriculum: 'hard' as never }, /curriculum/],
@@ -212,7 +211,7 @@ describe('options of a training', () => {
   test('without moving averages none are kept', async () => {
     const run = join(folder, 'no-averages');
     await allSteps(trainer({ runDir: run, steps: 1, emaDecay: null }));
-    expect((await StickerCheckpoints.weightsOf(run)).file).toMatch(/step-0000001.weights\.safetensors$/);
+    expect(await lastWeightsFile(run)).toMatch(/step-0000001.weights\.safetensors$/);
   });
 
   test('gradient checkpointing changes no bit, and the plan of memory is what is taken', async () => {
@@ -256,6 +255,9 @@ describe('options of a training', () => {
   });
 
   test('accumulation: micro-batches of tasks of their own, their mean loss', async () => {
+    expect(() => trainer({ accumulation: 1e9 })).toThrow(
+      /at most 4096 for accumulation but received 1000000000/,
+    );
     const [step] = await allSteps(trainer({ steps: 1, accumulation: 5 }));
     expect(step!.tasks).toHaveLength(5);
     expect(new Set(step!.tasks.map(({ task }) => task)).size).toBeGreaterThan(1);
@@ -370,5 +372,26 @@ describe('a pipeline', () => {
       onStep: (step) => step === 2 && abort.abort(),
     });
     await expect(stopped).rejects.toMatchObject({ code: 'CANCELLED' });
+  });
+
+  test('names its file where that is damaged', async () => {
+    const run = join(folder, 'described');
+    await allSteps(trainer({ runDir: run, steps: 1 }));
+    const path = join(run, 'pipeline.json');
+    const written = JSON.parse(await readFile(path, 'utf8'));
+    for (const changes of [
+      { patch: 3 },
+      { size: 15 },
+      { size: 1e9 },
+      { channels: 4 },
+      { network: { ...written.network, caption_encoder: null } },
+      { network: { ...written.network, layers_per_block: 9 } },
+    ]) {
+      await writeFile(path, JSON.stringify({ ...written, ...changes }));
+      await expect(StickerPipeline.load(run, { threads: 1 }), JSON.stringify(changes)).rejects.toMatchObject({
+        code: 'CORRUPT',
+        message: expect.stringContaining(path),
+      });
+    }
   });
 });

@@ -110,6 +110,7 @@ async function evaluate(
     ...(flags.captionField !== undefined && { captionField: flags.captionField }),
   });
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
+  for (const lost of pipeline.damaged) progress.note(`not readable, left out: ${lost}`);
   const features =
     flags.features === undefined
       ? undefined

@@ -104,6 +104,7 @@ async function generate(
     );
   }
   using pipeline = await StickerPipeline.load(run, { device, compute, threads });
+  for (const lost of pipeline.damaged) progress.note(`not readable, left out: ${lost}`);
   const keep = flags.image === undefined ? flags.keep : { ...flags.keep, 0: flags.image };
   const size = requireInteger(pipeline.settings.size * flags.enlarge, 'the enlarged side', 1, LARGEST_SIDE);
   const save = {

@@ -11,7 +11,7 @@
  */
 
 import { open, readdir, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { DuetError, ioError, messageOf } from '../errors.js';
 import type { Dfgn } from '../models/dfgn.js';
@@ -41,7 +41,7 @@ export const trainerStateSchema = z.strictObject({
 export type TrainerState = z.output<typeof trainerStateSchema>;
 
 export class StickerCheckpoints {
-  /** Checkpoints that could not be read when the run was resumed. */
+  /** Checkpoints that could not be read. */
   readonly damaged: string[] = [];
   readonly #folder: string;
   readonly #parts: readonly DfgnPart[];
@@ -93,13 +93,41 @@ export class StickerCheckpoints {
    * @throws DuetError CORRUPT when there are checkpoints but none can be read
    */
   async load(network: Dfgn): Promise<TrainerState | undefined> {
+    return this.#newestReadable(async (path) => {
+      const state = await readState(path);
+      for (const part of this.#parts) await network.load(join(path, FILES[part]), part);
+      await network.setSteps(state.step);
+      return state;
+    });
+  }
+
+  /**
+   * Loads the weights to generate with: the moving averages of the newest checkpoint that can be read where there are any, else
+   * its weights.
+   * @returns the step of the checkpoint
+   * @throws DuetError NOT_FOUND when the run has no checkpoint yet, CORRUPT when none can be read
+   */
+  async loadWeights(network: Dfgn): Promise<number> {
+    const step = await this.#newestReadable(async (path, step) => {
+      await network.load(await weightsIn(path)).catch((error: unknown) => {
+        if (!(error instanceof DuetError) || error.code !== 'INVALID_ARGUMENT') throw error;
+        const pipeline = join(dirname(this.#folder), 'pipeline.json');
+        throw new DuetError(error.code, `${error.message} (the network is that of ${pipeline})`);
+      });
+      return step;
+    });
+    if (step !== undefined) return step;
+    throw new DuetError(
+      'NOT_FOUND',
+      `Expected a checkpoint in ${dirname(this.#folder)} but found none; let the training run until it has written one`,
+    );
+  }
+
+  async #newestReadable<T>(read: (path: string, step: number) => Promise<T>): Promise<T | undefined> {
     for (const step of (await this.steps()).reverse()) {
       const path = this.path(step);
       try {
-        const state = await readState(path);
-        for (const part of this.#parts) await network.load(join(path, FILES[part]), part);
-        await network.setSteps(state.step);
-        return state;
+        return await read(path, step);
       } catch (error) {
         const lost =
           error instanceof DuetError && ['CORRUPT', 'NOT_FOUND', 'INVALID_ARGUMENT'].includes(error.code);
@@ -113,24 +141,14 @@ export class StickerCheckpoints {
       `Expected a readable checkpoint in ${this.#folder} but all are damaged: ${this.damaged[0]}; start again in another folder`,
     );
   }
+}
 
-  /**
-   * The weights to generate with: the moving averages of the newest checkpoint where there are any, else its weights.
-   * @throws DuetError NOT_FOUND when the run has no checkpoint yet
-   */
-  static async weightsOf(runDir: string): Promise<{ step: number; file: string }> {
-    const checkpoints = new StickerCheckpoints(runDir, true);
-    const step = (await checkpoints.steps()).at(-1);
-    if (step === undefined) {
-      throw new DuetError(
-        'NOT_FOUND',
-        `Expected a checkpoint in ${runDir} but found none; let the training run until it has written one`,
-      );
-    }
-    const path = checkpoints.path(step);
-    const names = await readdir(path);
-    return { step, file: join(path, names.includes(FILES.average) ? FILES.average : FILES.weights) };
-  }
+/** The file that is generated with: moving averages where they are kept. */
+export async function weightsIn(checkpoint: string): Promise<string> {
+  const names = await readdir(checkpoint).catch((error: unknown) => {
+    throw ioError(error, `read ${checkpoint}`);
+  });
+  return join(checkpoint, names.includes(FILES.average) ? FILES.average : FILES.weights);
 }
 
 async function readState(path: string): Promise<TrainerState> {

@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from '../data/files.js';
+import { DuetError } from '../errors.js';
 import { Dfgn } from '../models/dfgn.js';
 import { type DfgnConfig, dfgnConfig, dfgnConfigSchema } from '../models/dfgn-config.js';
 import { writeAtomic } from '../run/files.js';
@@ -20,14 +21,14 @@ const pipelineSchema = z.strictObject({
   network: dfgnConfigSchema,
   space: z.union([z.literal('pixels'), z.strictObject({ autoencoder: z.string() })]),
   /** Pixels a side that become channels. */
-  patch: z.int().min(1),
+  patch: z.int().min(1).max(4),
   text: z.union([
     z.literal('captions'),
     z.strictObject({ encoder: z.string(), second: z.string().optional(), length: z.int().optional() }),
   ]),
   prediction: z.enum(PREDICTIONS),
   /** Pixels a side of the clips. */
-  size: z.int().min(1),
+  size: z.int().min(1).max(2048),
   channels: z.union([z.literal(3), z.literal(4)]),
 });
 
@@ -104,12 +105,22 @@ export async function writePipeline(runDir: string, settings: PipelineSettings, 
   await writeAtomic(join(runDir, PIPELINE), `${JSON.stringify(pipeline, null, 2)}\n`);
 }
 
-/** @throws DuetError NOT_FOUND when the folder is not one of a sticker run */
+/** @throws DuetError NOT_FOUND when the folder is not one of a sticker run, CORRUPT when its file is damaged */
 export async function readPipeline(runDir: string): Promise<SavedPipeline> {
   const path = join(runDir, PIPELINE);
   const json = await readJson(path, 'sticker pipeline', 'duet stickers train makes such a folder');
   const saved = validated(pipelineSchema, json, path, 'CORRUPT');
-  return { ...saved, network: dfgnConfig(saved.network, path) };
+  const { space, patch, size, channels } = saved;
+  const network = dfgnConfig(saved.network, path);
+  const fits = network.in_channels === channels * patch ** 2 && size % patch === 0;
+  if (space === 'pixels' && !fits) {
+    throw new DuetError(
+      'CORRUPT',
+      `Expected in_channels of channels * patch^2 and a size that patch divides in ${path} but received in_channels ` +
+        `${network.in_channels}, channels ${channels}, patch ${patch}, size ${size}; put back the file as the training wrote it`,
+    );
+  }
+  return { ...saved, network };
 }
 
 function withCaptionEncoder(config: DfgnConfig, { vocabulary, length }: CaptionText): DfgnConfig {

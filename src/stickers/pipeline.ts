@@ -93,26 +93,35 @@ export class StickerPipeline {
   readonly trainedSteps: number;
   /** Network, space and text. */
   readonly parts: Parts;
+  /** Newer checkpoints that could not be read. */
+  readonly damaged: readonly string[];
 
-  private constructor(settings: SavedPipeline, trainedSteps: number, parts: Parts) {
+  private constructor(
+    settings: SavedPipeline,
+    trainedSteps: number,
+    parts: Parts,
+    damaged: readonly string[],
+  ) {
     this.settings = settings;
     this.trainedSteps = trainedSteps;
     this.parts = parts;
+    this.damaged = damaged;
   }
 
   /**
-   * Opens the newest checkpoint of a training's run folder, with the moving averages of its weights where they are kept.
-   * @throws DuetError NOT_FOUND when the folder has no pipeline or no checkpoint; as the parts' own `fromPretrained`
+   * Opens the newest checkpoint of a training's run folder that can be read, with the moving averages of its weights where they
+   * are kept.
+   * @throws DuetError NOT_FOUND when the folder has no pipeline or no checkpoint, CORRUPT when none can be read; as the parts' own `fromPretrained`
    */
   static async load(runDir: string, options: PipelineOptions = {}): Promise<StickerPipeline> {
     const { device, compute, threads } = validated(machineSchema, options, 'StickerPipeline.load');
     requireText(runDir, 'runDir');
     const settings = await readPipeline(runDir);
-    const { step, file } = await StickerCheckpoints.weightsOf(runDir);
+    const checkpoints = new StickerCheckpoints(runDir, true);
     const parts = await openParts({ ...settings, device, compute, threads, runDir });
     try {
-      await parts.network.load(file);
-      return new StickerPipeline(settings, step, parts);
+      const step = await checkpoints.loadWeights(parts.network);
+      return new StickerPipeline(settings, step, parts, checkpoints.damaged);
     } catch (error) {
       parts.dispose();
       throw error;
