@@ -67,7 +67,12 @@ export class OnnxFeatures implements FeatureExtractor {
   /** @throws DuetError UNSUPPORTED when onnxruntime-node is not installed, CORRUPT when the model cannot be loaded */
   static async load(path: string, options: OnnxFeaturesOptions = {}): Promise<OnnxFeatures> {
     requireText(path, 'path');
-    const { layout = 'BCFHW', size } = requireKnown(options, 'options', { layout: true, size: true });
+    const { layout = 'BCFHW', size } = requireKnown(options, 'options', {
+      layout: true,
+      size: true,
+      input: true,
+      output: true,
+    } satisfies Record<keyof OnnxFeaturesOptions, true>);
     if (!CLIP_LAYOUTS.includes(layout)) throw invalid(`one of ${CLIP_LAYOUTS.join(', ')}`, 'layout', layout);
     if (size !== undefined) requireInteger(size, 'size', 1);
     const runtime = await loadRuntime();

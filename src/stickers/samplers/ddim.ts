@@ -42,7 +42,10 @@ export class Ddim implements Sampler {
       steps = 50,
       eta = 0,
       spacing = 'leading',
-    } = requireKnown(options, 'options', { steps: true, eta: true, spacing: true });
+    } = requireKnown(options, 'options', { steps: true, eta: true, spacing: true } satisfies Record<
+      keyof DdimOptions,
+      true
+    >);
     if (!(requireNumber(eta, 'eta') >= 0 && eta <= 1)) throw invalid('number from 0 to 1', 'eta', eta);
     this.timesteps = timestepsOf(schedule, steps, spacing);
     this.needsNoise = eta > 0;

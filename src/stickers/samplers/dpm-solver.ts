@@ -36,7 +36,7 @@ export class DpmSolver implements Sampler {
     const { steps = 20, spacing = 'leading' } = requireKnown(options, 'options', {
       steps: true,
       spacing: true,
-    });
+    } satisfies Record<keyof DpmSolverOptions, true>);
     this.timesteps = timestepsOf(schedule, steps, spacing);
     this.#schedule = schedule;
   }

@@ -34,7 +34,10 @@ export class NoiseSchedule {
       steps = 1000,
       betaStart = 0.00085,
       betaEnd = 0.012,
-    } = requireKnown(options, 'options', { steps: true, betaStart: true, betaEnd: true });
+    } = requireKnown(options, 'options', { steps: true, betaStart: true, betaEnd: true } satisfies Record<
+      keyof NoiseScheduleOptions,
+      true
+    >);
     requireInteger(steps, 'steps', 2, 1_000_000);
     requireNumber(betaStart, 'betaStart');
     requireNumber(betaEnd, 'betaEnd');
