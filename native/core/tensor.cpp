@@ -120,7 +120,9 @@ class HeapStorage final : public Storage {
   explicit HeapStorage(size_t size) {
     size_ = size;
     block_ = std::calloc(size + kAlignment, 1);  // large blocks stay untouched until they are written
-    if (!block_) fail(Code::OutOfMemory, "Out of memory: could not allocate ", size, " bytes for a tensor; use a smaller model or batch");
+    if (!block_)
+      fail(Code::OutOfMemory, "Out of memory: could not allocate ", size,
+           " bytes for a tensor; use a smaller model or batch");
     const auto address = reinterpret_cast<uintptr_t>(block_);
     bytes_ = reinterpret_cast<std::byte*>((address + kAlignment - 1) / kAlignment * kAlignment);
   }

@@ -19,7 +19,8 @@ struct Scratch {
   int64_t each;
   explicit Scratch(int64_t count) : each(roundUp(count + 256, 16)) {
     data = static_cast<float*>(std::aligned_alloc(64, static_cast<size_t>(each * omp_get_max_threads()) * 4));
-    if (!data) fail(Code::OutOfMemory, "Out of memory: a kernel needs ", each * 4, " bytes of scratch a thread");
+    if (!data)
+      fail(Code::OutOfMemory, "Out of memory: a kernel needs ", each * 4, " bytes of scratch a thread");
   }
   ~Scratch() { std::free(data); }
 };
