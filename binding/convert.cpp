@@ -1,5 +1,7 @@
 #include "binding/convert.h"
 
+#include "core/memory.h"
+
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -268,7 +270,7 @@ HostTensor HostTensor::copyOf(const Tensor& tensor) {
   copy.dtype = tensor.dtype();
   copy.shape = tensor.shape().vector();
   copy.bytes.resize(tensor.bytes());
-  if (tensor.bytes() != 0) std::memcpy(copy.bytes.data(), tensor.raw(), tensor.bytes());
+  currentMemory().copyOut(copy.bytes.data(), tensor.raw(), tensor.bytes());
   return copy;
 }
 

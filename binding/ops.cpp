@@ -1,5 +1,6 @@
 // Single ops: the average over clients, and the registry for tests, reference numbers and measurements.
 #include <cfloat>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <optional>
@@ -10,6 +11,7 @@
 #include "core/system.h"
 #include "federated/weighted_average.h"
 #include "nn/registry.h"
+#include "ops/device.h"
 
 namespace duet::binding {
 
@@ -22,9 +24,12 @@ struct OpInput {
   std::span<const std::byte> bytes;
 
   explicit OpInput(const TensorView& view) : dtype(view.dtype), shape(view.shape), bytes(view.bytes()) {}
+  /// Numbers go to the device in use; integers are lists, which ops read on the host.
   Tensor tensor() const {
+    std::optional<OnDevice> host;
+    if (dtype != DType::f32) host.emplace(Device());
     Tensor copy = Tensor::zeros(Shape(shape), dtype);
-    if (!bytes.empty()) std::memcpy(copy.raw(), bytes.data(), bytes.size());
+    currentMemory().copyIn(copy.raw(), bytes.data(), bytes.size());
     return copy;
   }
 };
@@ -68,6 +73,9 @@ Napi::Value runOp(const Napi::CallbackInfo& info) {
       attributes[entry.name] = toAttribute({entry.value, "attribute '" + entry.name + "'"});
     }
   }
+  const Named chosen = argument(info, 4, "device");
+  const char* everywhere = std::getenv("DUET_TEST_DEVICE");  // runs the tests of ops on another device
+  const Device device = Device::named(chosen.given() ? toText(chosen) : everywhere ? everywhere : "cpu");
   std::optional<TensorView> gradient;
   if (const Named given = argument(info, 3, "gradOutput"); given.given()) gradient = toTensorView(given);
 
@@ -85,6 +93,7 @@ Napi::Value runOp(const Napi::CallbackInfo& info) {
   return startJob(
       info.Env(), {.held = std::move(held)},
       [=] {
+        const OnDevice scope(device);
         NamedTensors tensors;
         for (const auto& [key, input] : inputs) tensors[key] = input.tensor();
         std::vector<std::pair<std::string, HostTensor>> results;

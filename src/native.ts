@@ -125,6 +125,7 @@ export interface NativeAddon {
     inputs: Record<string, TensorData>,
     attributes: Record<string, number | string | boolean>,
     gradOutput?: TensorData,
+    device?: string,
   ): Promise<Record<string, TensorData>>;
   /** The names runOp knows. */
   opNames(): string[];
@@ -234,8 +235,8 @@ export const native: NativeAddon = {
   framesFromValues: (...given) => guarded(() => load().framesFromValues(...given)),
   encodeGif: (...given) => guarded(() => load().encodeGif(...given)),
   weightedAverage: (sets, weights) => guarded(() => load().weightedAverage(sets, weights)),
-  runOp: (name, inputs, attributes, gradOutput) =>
-    guarded(() => load().runOp(name, inputs, attributes, gradOutput)),
+  runOp: (name, inputs, attributes, gradOutput, device) =>
+    guarded(() => load().runOp(name, inputs, attributes, gradOutput, device)),
   opNames: () => guarded(() => load().opNames()),
   productRate: (m, n, k, dtype, threads) => guarded(() => load().productRate(m, n, k, dtype, threads)),
   systemInfo: () => guarded(() => load().systemInfo()),

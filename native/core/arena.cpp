@@ -1,6 +1,5 @@
 #include "core/arena.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,16 +31,15 @@ std::shared_ptr<Arena> Arena::create(size_t reserveBytes) {
   return std::shared_ptr<Arena>(new Arena(reserveBytes));
 }
 
-Arena::Arena(size_t reserveBytes) {
+Arena::Arena(size_t reserveBytes) : memory_(currentMemory()) {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   if (reserveBytes == 0) reserveBytes = 2 * page * static_cast<size_t>(sysconf(_SC_PHYS_PAGES));
   // Where address space is limited (ulimit -v, strict overcommit) less is reserved.
   for (size_t size = roundUp(reserveBytes, page); size >= std::min(kSmallestReserve, reserveBytes);
        size /= 2) {
-    void* base =
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base != MAP_FAILED) {
-      base_ = static_cast<std::byte*>(base);
+    base_ = memory_.reserve(size);
+    if (base_) {
+      reserved_ = size;
       capacity_ = size / kAlignment * kAlignment;
       free_[0] = capacity_;
       return;
@@ -51,13 +49,17 @@ Arena::Arena(size_t reserveBytes) {
        " bytes of address space for the step arena; raise the limit on virtual memory (ulimit -v)");
 }
 
-Arena::~Arena() { munmap(base_, capacity_); }
+Arena::~Arena() { memory_.forsake(base_, reserved_); }
 
 size_t Arena::take(size_t size) {
   std::lock_guard lock(mutex_);
   for (auto it = free_.begin(); it != free_.end(); ++it) {
     if (it->second < size) continue;
     const size_t offset = it->first;
+    if (offset + size > backed_) {
+      memory_.back(base_, backed_, offset + size);
+      backed_ = offset + size;
+    }
     const size_t rest = it->second - size;
     free_.erase(it);
     if (rest > 0) free_[offset + size] = rest;
@@ -96,18 +98,8 @@ Tensor Arena::empty(const Shape& shape, DType dtype) {
 
 Tensor Arena::zeros(const Shape& shape, DType dtype) {
   Tensor result = empty(shape, dtype);
-  std::memset(result.raw(), 0, result.bytes());
+  memory_.zero(result.raw(), result.bytes());
   return result;
-}
-
-void Arena::trim() {
-  std::lock_guard lock(mutex_);
-  if (free_.empty()) return;
-  const auto last = std::prev(free_.end());
-  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const size_t begin = roundUp(last->first, page);
-  if (begin < last->first + last->second)
-    madvise(base_ + begin, last->first + last->second - begin, MADV_DONTNEED);
 }
 
 }  // namespace duet

@@ -1,13 +1,14 @@
 // The step arena: memory for what lives no longer than a training step. One large run of address
 // space is reserved once; blocks are handed out lowest address first and joined again when freed,
 // so resident memory is the high-water mark of what was alive at one time, and a steady step
-// asks the operating system for nothing.
+// asks the operating system (or the driver of a device) for nothing.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <mutex>
 
+#include "core/memory.h"
 #include "core/tensor.h"
 
 namespace duet {
@@ -27,8 +28,6 @@ class Arena : public std::enable_shared_from_this<Arena> {
   size_t liveBytes() const { return live_; }
   size_t peakBytes() const { return peak_; }
   void resetPeak() { peak_ = live_; }
-  /// Gives memory above the live blocks back to the operating system.
-  void trim();
 
  private:
   friend class ArenaStorage;
@@ -36,9 +35,11 @@ class Arena : public std::enable_shared_from_this<Arena> {
   size_t take(size_t size);
   void give(size_t offset, size_t size);
 
+  const Memory& memory_;
   std::mutex mutex_;
   std::byte* base_ = nullptr;
-  size_t capacity_ = 0;
+  size_t backed_ = 0;  // bytes from base_ on that have had memory behind them
+  size_t capacity_ = 0, reserved_ = 0;
   std::map<size_t, size_t> free_;  // offset -> size
   size_t live_ = 0;
   size_t peak_ = 0;

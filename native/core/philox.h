@@ -7,6 +7,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "core/both.h"
+
 namespace duet {
 
 struct Philox {
@@ -14,7 +16,7 @@ struct Philox {
   uint64_t stream = 0;
 
   /// Four independent 32-bit words for one counter value.
-  std::array<uint32_t, 4> words(uint64_t counter) const {
+  DUET_BOTH std::array<uint32_t, 4> words(uint64_t counter) const {
     std::array<uint32_t, 4> c{static_cast<uint32_t>(counter), static_cast<uint32_t>(counter >> 32),
                               static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)};
     uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
@@ -30,7 +32,7 @@ struct Philox {
   }
 
   /// Uniform in [0, 1) with 24 bits.
-  static float uniform(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+  DUET_BOTH static float uniform(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
 
   /// Two standard normal draws from two words (Box-Muller).
   static std::array<float, 2> normal(uint32_t a, uint32_t b) {

@@ -1,6 +1,6 @@
 #include "core/tensor.h"
 
-#include <cstdlib>
+#include "core/memory.h"
 
 namespace duet {
 
@@ -115,22 +115,16 @@ std::string Shape::text() const {
 
 namespace {
 
-class HeapStorage final : public Storage {
+class OwnStorage final : public Storage {
  public:
-  explicit HeapStorage(size_t size) {
+  explicit OwnStorage(size_t size) : memory_(currentMemory()) {
     size_ = size;
-    block_ = std::calloc(size + kAlignment, 1);  // large blocks stay untouched until they are written
-    if (!block_)
-      fail(Code::OutOfMemory, "Out of memory: could not allocate ", size,
-           " bytes for a tensor; use a smaller model or batch");
-    const auto address = reinterpret_cast<uintptr_t>(block_);
-    bytes_ = reinterpret_cast<std::byte*>((address + kAlignment - 1) / kAlignment * kAlignment);
+    bytes_ = static_cast<std::byte*>(memory_.allocate(size));
   }
-  ~HeapStorage() override { std::free(block_); }
+  ~OwnStorage() override { memory_.release(bytes_); }
 
  private:
-  static constexpr size_t kAlignment = 64;
-  void* block_;
+  const Memory& memory_;
 };
 
 }  // namespace
@@ -143,7 +137,7 @@ Tensor::Tensor(std::shared_ptr<Storage> storage, size_t offset, Shape shape, DTy
 
 Tensor Tensor::zeros(const Shape& shape, DType dtype) {
   const size_t size = static_cast<size_t>(shape.elements()) * sizeOf(dtype);
-  return Tensor(std::make_shared<HeapStorage>(size), 0, shape, dtype);
+  return Tensor(std::make_shared<OwnStorage>(size), 0, shape, dtype);
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "core/both.h"
 #include "core/error.h"
 
 namespace duet {
@@ -25,14 +26,14 @@ struct bf16 {
   uint16_t bits;
 };
 
-inline float toFloat(bf16 value) {
+DUET_BOTH inline float toFloat(bf16 value) {
   uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
   float result;
   std::memcpy(&result, &bits, 4);
   return result;
 }
 
-inline bf16 toBf16(float value) {
+DUET_BOTH inline bf16 toBf16(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
   if ((bits & 0x7fffffffu) > 0x7f800000u)
@@ -104,7 +105,8 @@ class Tensor {
   Tensor() = default;
   Tensor(std::shared_ptr<Storage> storage, size_t offset, Shape shape, DType dtype);
 
-  /// Persistent memory, 64-byte aligned, zero-filled. For parameters and what outlives a step.
+  /// Persistent memory of this thread's device, 64-byte aligned, zero-filled. For parameters and what
+  /// outlives a step.
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32);
 
   bool defined() const { return storage_ != nullptr; }

@@ -14,27 +14,35 @@ float* PublishedParameter::part(const Tensor& whole) const {
 }
 
 void PublishedParameter::toPublished(const Tensor& whole, float* out) const {
-  const float* from = part(whole);
+  const auto count = static_cast<size_t>(elements());
   if (!kernel) {
-    std::copy_n(from, elements(), out);
+    currentMemory().copyOut(out, part(whole), count * sizeof(float));
     return;
   }
-  const int64_t in = shape[1], taps = shape[2] * shape[3];
-  for (int64_t o = 0; o < shape[0]; ++o, from += in * taps, out += in * taps)
-    for (int64_t i = 0; i < in; ++i)
-      for (int64_t tap = 0; tap < taps; ++tap) out[i * taps + tap] = from[tap * in + i];
+  std::vector<float> stored(count);
+  currentMemory().copyOut(stored.data(), part(whole), count * sizeof(float));
+  exchangeTaps([&](size_t published, size_t here) { out[published] = stored[here]; });
 }
 
 void PublishedParameter::fromPublished(const float* values, const Tensor& whole) const {
-  float* to = part(whole);
+  const auto count = static_cast<size_t>(elements());
   if (!kernel) {
-    std::copy_n(values, elements(), to);
+    currentMemory().copyIn(part(whole), values, count * sizeof(float));
     return;
   }
-  const int64_t in = shape[1], taps = shape[2] * shape[3];
-  for (int64_t o = 0; o < shape[0]; ++o, to += in * taps, values += in * taps)
-    for (int64_t i = 0; i < in; ++i)
-      for (int64_t tap = 0; tap < taps; ++tap) to[tap * in + i] = values[i * taps + tap];
+  std::vector<float> stored(count);
+  exchangeTaps([&](size_t published, size_t here) { stored[here] = values[published]; });
+  currentMemory().copyIn(part(whole), stored.data(), count * sizeof(float));
+}
+
+/// Kernels are published as [out, in, taps] and lie here as [out, taps, in].
+template <typename Exchange>
+void PublishedParameter::exchangeTaps(Exchange&& exchange) const {
+  const auto out = static_cast<size_t>(shape[0]), in = static_cast<size_t>(shape[1]),
+             taps = static_cast<size_t>(shape[2] * shape[3]);
+  for (size_t o = 0; o < out; ++o)
+    for (size_t i = 0; i < in; ++i)
+      for (size_t tap = 0; tap < taps; ++tap) exchange((o * in + i) * taps + tap, (o * taps + tap) * in + i);
 }
 
 std::vector<float> PublishedParameter::copyOf(const Tensor& whole) const {

@@ -46,6 +46,8 @@ struct PublishedParameter {
 
  private:
   float* part(const Tensor& whole) const;
+  template <typename Exchange>
+  void exchangeTaps(Exchange&& exchange) const;
 };
 
 class ParameterList {

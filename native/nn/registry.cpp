@@ -7,6 +7,7 @@
 #include "nn/linear.h"
 #include "nn/norm.h"
 #include "nn/registry_call.h"
+#include "ops/device.h"
 #include "ops/kernels.h"
 #include "ops/packed_layout.h"
 
@@ -114,7 +115,7 @@ void runAdapter(Call& c) {
     for (const auto& [suffix, p] : parts) {
       p->name = name + suffix;
       p->value = Tensor::zeros(c.input(p->name).shape());
-      std::memcpy(p->value.raw(), c.input(p->name).raw(), p->value.bytes());
+      currentMemory().copy(p->value.raw(), c.input(p->name).raw(), p->value.bytes());
       p->trainable = true;
     }
     branches.push_back({&a, weight});
@@ -151,7 +152,7 @@ void runEmbedding(Call& c) {
     EmbeddingInput term{&table, *indices(c.input("index." + n, DType::i32)), {}};
     if (c.has("weight." + n)) {
       const Tensor& weight = c.input("weight." + n);
-      term.weight.assign(weight.f32(), weight.f32() + weight.elements());
+      term.weight = onHost(weight);
       require(weight.elements() == static_cast<int64_t>(term.index.size()), "Expected one weight an index");
     }
     rows = static_cast<int64_t>(term.index.size());
@@ -206,7 +207,7 @@ void runSoftmax(Call& c) {
 
 Tensor scalar(double value) {
   Tensor result = Tensor::zeros({1});
-  result.f32()[0] = static_cast<float>(value);
+  fill(result, {static_cast<float>(value)});
   return result;
 }
 
@@ -265,7 +266,7 @@ void runCrossEntropy(Call& c) {
 
 Tensor copyOf(const Tensor& from) {
   Tensor copy = Tensor::zeros(from.shape());
-  std::memcpy(copy.raw(), from.raw(), copy.bytes());
+  currentMemory().copy(copy.raw(), from.raw(), copy.bytes());
   return copy;
 }
 
@@ -290,21 +291,35 @@ void runGradientNorm(Call& c) {
   c.results["out"] = scalar(std::sqrt(backend().optimizer.squareSum(x.f32(), x.elements())));
 }
 
+/// A check of the ground that kernels of a device stand on (native/gpu/check.cuda.cu).
+void runGpuCheck(Call& c) {
+  const DevicePlugin* plugin = OnDevice::plugin();
+  if (!plugin)
+    fail(Code::Unsupported, "Expected a GPU, real or emulated, for gpu_check but this is the host");
+  const Tensor out = Tensor::zeros({static_cast<int64_t>(c.number("count", 1))});
+  plugin->check(c.text("what", "").c_str(), c.has("x") ? c.input("x").f32() : nullptr,
+                c.has("y") ? c.input("y").f32() : nullptr, out.f32());
+  c.results["out"] = out;
+}
+
 void runPhilox(Call& c) {
   const auto count = static_cast<int64_t>(c.number("count", 4));
   require(count > 0 && count % 4 == 0 && count <= (1 << 20),
           "Expected a count that is a multiple of 4 up to 1048576");
   const Philox generator{static_cast<uint64_t>(c.number("seed", 0)),
                          static_cast<uint64_t>(c.number("stream", 0))};
-  Tensor words = Tensor::zeros({count}, DType::i32), normal = Tensor::zeros({count});
+  std::vector<int32_t> words(static_cast<size_t>(count));
+  std::vector<float> normal(static_cast<size_t>(count));
   for (int64_t i = 0; i < count / 4; ++i) {
     const auto w = generator.words(static_cast<uint64_t>(i) + static_cast<uint64_t>(c.number("counter", 0)));
     for (int64_t j = 0; j < 4; ++j)
-      words.data<int32_t>()[i * 4 + j] = static_cast<int32_t>(w[static_cast<size_t>(j)]);
+      words[static_cast<size_t>(i * 4 + j)] = static_cast<int32_t>(w[static_cast<size_t>(j)]);
   }
-  fillNormal(normal.f32(), count, 1.0f, generator);
-  c.results["out"] = words;
-  c.results["normal"] = normal;
+  fillNormal(normal.data(), count, 1.0f, generator);
+  c.results["out"] = Tensor::zeros({count}, DType::i32);
+  currentMemory().copyIn(c.results["out"].raw(), words.data(), words.size() * sizeof(int32_t));
+  c.results["normal"] = Tensor::zeros({count});
+  fill(c.results["normal"], normal);
 }
 
 /// Packing of the right-hand side of products: ours, or with `library` oneDNN's own. x has the blocks side by
@@ -359,7 +374,8 @@ const OpTable& table() {
                 {"adamw", runAdamW},
                 {"gradient_norm", runGradientNorm},
                 {"pack", runPack},
-                {"philox", runPhilox}};
+                {"philox", runPhilox},
+                {"gpu_check", runGpuCheck}};
     all.merge(pictureOps());
     all.merge(blockOps());
     return all;

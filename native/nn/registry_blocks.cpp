@@ -50,7 +50,7 @@ class BlockCall {
     const Tensor& given = call_.input(name);
     const PictureGrid shape = grid(name);
     const Tensor rows = c.tape.empty({shape.rows(), given.dim(1)});
-    exchange(given.f32(), rows.f32(), shape, given.dim(1), true);
+    arrange(given, rows, shape, given.dim(1), true);
     return tracked(name, rows, given.shape(), true);
   }
 
@@ -58,7 +58,7 @@ class BlockCall {
   Var tokens(const std::string& name) {
     const Tensor& given = call_.input(name);
     const Tensor rows = c.tape.empty({given.rowCount(), given.columns()});
-    std::memcpy(rows.raw(), given.raw(), rows.bytes());
+    currentMemory().copy(rows.raw(), given.raw(), rows.bytes());
     return tracked(name, rows, given.shape(), false);
   }
 
@@ -68,7 +68,7 @@ class BlockCall {
       const Tensor& given = call_.input("param." + p.name);
       require(given.shape() == p.shape, "Expected ", p.shape.text(), " for ", p.name, " but received ",
               given.shape().text());
-      p.fromPublished(given.f32(), p.parameter->value);
+      p.fromPublished(onHost(given).data(), p.parameter->value);
       p.parameter->trainable = true;
     }
   }
@@ -76,7 +76,7 @@ class BlockCall {
   void keepPictures(const std::string& name, const Tensor& rows, const PictureGrid& shape) {
     if (!rows.defined()) return;
     const Tensor out = Tensor::zeros({shape.pictures(), rows.columns(), shape.height, shape.width});
-    exchange(out.f32(), rows.f32(), shape, rows.columns(), false);
+    arrange(rows, out, shape, rows.columns(), false);
     call_.results[name] = out;
   }
   void keepTokens(const std::string& name, const Tensor& rows, const Shape& shape) {
@@ -90,7 +90,7 @@ class BlockCall {
     require(given.elements() == out.value.elements(), "Expected a gradient of ", out.value.elements(),
             " values but received ", given.shape().text());
     const Tensor gradient = c.tape.empty(out.value.shape());
-    exchange(given.f32(), gradient.f32(), shape, out.value.columns(), true);
+    arrange(given, gradient, shape, out.value.columns(), true);
     back(out, gradient);
   }
   void finishTokens(const Var& out, const Shape& shape) {
@@ -99,7 +99,7 @@ class BlockCall {
     const Tensor gradient = c.tape.empty(out.value.shape());
     require(call_.input("gradOutput").elements() == gradient.elements(), "Expected a gradient of ",
             gradient.elements(), " values but received ", call_.input("gradOutput").shape().text());
-    std::memcpy(gradient.raw(), call_.input("gradOutput").raw(), gradient.bytes());
+    currentMemory().copy(gradient.raw(), call_.input("gradOutput").raw(), gradient.bytes());
     back(out, gradient);
   }
 
@@ -111,15 +111,20 @@ class BlockCall {
     bool pictures;
   };
 
-  static void exchange(float* published, float* rows, const PictureGrid& grid, int64_t channels, bool in) {
+  /// From planes [pictures, channels, pixels] to rows of pixels (`in`), or back.
+  static void arrange(const Tensor& from, const Tensor& to, const PictureGrid& grid, int64_t channels,
+                      bool in) {
     const int64_t pixels = grid.pixels();
+    const std::vector<float> given = onHost(from);
+    std::vector<float> made(given.size());
     for (int64_t picture = 0; picture < grid.pictures(); ++picture)
       for (int64_t channel = 0; channel < channels; ++channel)
         for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-          float& there = published[(picture * channels + channel) * pixels + pixel];
-          float& here = rows[(picture * pixels + pixel) * channels + channel];
-          (in ? here : there) = in ? there : here;
+          const auto plane = static_cast<size_t>((picture * channels + channel) * pixels + pixel);
+          const auto row = static_cast<size_t>((picture * pixels + pixel) * channels + channel);
+          made[in ? row : plane] = given[in ? plane : row];
         }
+    fill(to, made);
   }
 
   Var tracked(const std::string& name, const Tensor& rows, const Shape& shape, bool pictures) {

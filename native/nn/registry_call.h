@@ -15,6 +15,16 @@
 
 namespace duet {
 
+/// The numbers of an f32 tensor, wherever it lies.
+inline std::vector<float> onHost(const Tensor& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.elements()));
+  currentMemory().copyOut(values.data(), tensor.f32(), tensor.bytes());
+  return values;
+}
+inline void fill(const Tensor& tensor, const std::vector<float>& values) {
+  currentMemory().copyIn(tensor.f32(), values.data(), tensor.bytes());
+}
+
 using Attributes = std::map<std::string, Attribute>;
 
 /// One call: inputs as tracked values or as trainable parameters, and the results with gradients.
@@ -61,7 +71,7 @@ class Call {
     Parameter& p = *parameters_.back();
     p.name = name;
     p.value = Tensor::zeros(input(name).shape());
-    std::memcpy(p.value.raw(), input(name).raw(), p.value.bytes());
+    currentMemory().copy(p.value.raw(), input(name).raw(), p.value.bytes());
     p.trainable = trainable;
     return p;
   }

@@ -117,7 +117,7 @@ void runDetailBranch(Call& c) {
   for (const Named& n : all) {
     n.parameter->name = n.name;
     n.parameter->value = Tensor::zeros(c.input(n.name).shape());
-    std::memcpy(n.parameter->value.raw(), c.input(n.name).raw(), n.parameter->value.bytes());
+    currentMemory().copy(n.parameter->value.raw(), c.input(n.name).raw(), n.parameter->value.bytes());
     n.parameter->trainable = true;
   }
   const Var x = c.value("x");
@@ -169,11 +169,11 @@ void runMaskedSquaredError(Call& c) {
   Tensor gradient = Tensor::zeros(output.shape()), loss = Tensor::zeros({1}),
          clipLoss = Tensor::zeros({grid.clips});
   std::vector<double> each(static_cast<size_t>(grid.clips));
-  *loss.f32() = static_cast<float>(backend().noise.maskedSquaredError(
-      {output.f32(), target.f32(), keep.data<uint8_t>(), grid.clips, grid.frames,
-       output.elements() / grid.pictures(), c.flag("overKept", false), gradient.f32(), each.data()}));
-  for (int64_t i = 0; i < grid.clips; ++i)
-    clipLoss.f32()[i] = static_cast<float>(each[static_cast<size_t>(i)]);
+  fill(loss,
+       {static_cast<float>(backend().noise.maskedSquaredError(
+           {output.f32(), target.f32(), keep.data<uint8_t>(), grid.clips, grid.frames,
+            output.elements() / grid.pictures(), c.flag("overKept", false), gradient.f32(), each.data()}))});
+  fill(clipLoss, {each.begin(), each.end()});
   c.results["out"] = loss;
   c.results["clipLoss"] = clipLoss;
   c.results["grad.output"] = gradient;
@@ -184,7 +184,7 @@ void runMovingAverage(Call& c) {
   require(average.elements() == value.elements(), "Expected values of ", average.shape().text(),
           " but received ", value.shape().text());
   Tensor out = Tensor::zeros(average.shape());
-  std::memcpy(out.raw(), average.raw(), out.bytes());
+  currentMemory().copy(out.raw(), average.raw(), out.bytes());
   backend().noise.movingAverage(out.f32(), value.f32(), out.elements(),
                                 static_cast<float>(c.number("decay", 0.99)));
   c.results["out"] = out;

@@ -1,0 +1,78 @@
+// The ground that GPU kernels stand on, and that the emulation sees what goes wrong there. Runs on DUET_TEST_DEVICE where one
+// is chosen, else on the emulated device; the mistakes only there (a real GPU would hang or go on).
+
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { addonPath, native } from '../src/native.js';
+import { expectClose, floats } from './support/reference/check.js';
+import { f32, normals, roundToBf16 } from './support/reference/numbers.js';
+
+const device = process.env.DUET_TEST_DEVICE ?? 'emulated';
+const there = device !== 'emulated' || existsSync(join(dirname(addonPath()), 'duet-emulated.so'));
+if (!there) console.log('skipped: the emulated GPU was not built (apt-get install libboost-context-dev)');
+
+async function check(what: string, count: number, x?: Float32Array, y?: Float32Array): Promise<Float32Array> {
+  const inputs = { ...(x && { x: f32([x.length], x) }), ...(y && { y: f32([y.length], y) }) };
+  return floats((await native.runOp('gpu_check', inputs, { what, count }, undefined, device)).out);
+}
+
+/** A [m, k] B [k, n]. */
+function product(a: Float32Array, b: Float32Array, m: number, k: number, n: number): Float64Array {
+  return Float64Array.from({ length: m * n }, (_, i) => {
+    let sum = 0;
+    for (let j = 0; j < k; j++) sum += a[Math.floor(i / n) * k + j]! * b[j * n + (i % n)]!;
+    return sum;
+  });
+}
+
+describe.skipIf(!there)(`on ${device}`, () => {
+  test('lanes see each other, and sums of a block are those of all its warps', async () => {
+    const x = Float32Array.from({ length: 64 }, (_, i) => ((i * 37) % 64) - 20);
+    const out = await check('lanes', 64 * 7, x);
+    const at = (i: number, lane: number) => x[Math.floor(i / 32) * 32 + lane]!;
+    for (let i = 0; i < 64; i++) {
+      const lane = i % 32;
+      expect([...out.subarray(i * 7, i * 7 + 7)], `thread ${i}`).toEqual([
+        x.reduce((sum, value) => sum + value, 0),
+        Math.max(...x),
+        at(i, lane ^ 5),
+        at(i, lane + 3 < 32 ? lane + 3 : lane),
+        at(i, lane >= 3 ? lane - 3 : lane),
+        at(i, Math.floor(lane / 8) * 8 + 2),
+        x[i]! > 0 ? 1 : 0,
+      ]);
+    }
+  });
+
+  test('products on tensor cores: bf16 by way of ldmatrix, tf32', async () => {
+    const [a, b] = [normals(256, 1).map(roundToBf16), normals(128, 2).map(roundToBf16)];
+    // Sums of 16 exact products in fp32.
+    expectClose(await check('mma_bf16', 128, a, b), product(a, b, 16, 16, 8), 1e-6, 'bf16');
+    const [c, d] = [normals(128, 3), normals(64, 4)];
+    // Both factors are rounded to 11 bits: 2^-11 relative a product.
+    expectClose(await check('mma_tf32', 128, c, d), product(c, d, 16, 8, 8), 1e-3, 'tf32');
+  });
+
+  test('asynchronous copies, whole and cut short', async () => {
+    const x = Float32Array.from({ length: 160 }, (_, i) => i + 1);
+    const expected = x.map((value, i) => (i >= 158 ? 0 : value)).reverse();
+    expect([...(await check('copy', 160, x))]).toEqual([...expected]);
+  });
+});
+
+describe.skipIf(!there || device !== 'emulated')('the emulation sees', () => {
+  test('a barrier that some threads never reach', async () => {
+    await expect(check('divergent', 64)).rejects.toMatchObject({
+      code: 'INTERNAL',
+      message: expect.stringMatching(
+        /^A barrier in divergent code: of 64 threads 16 wait for their block in line \d+, 48 have ended$/,
+      ),
+    });
+    await check('lanes', 64 * 7, new Float32Array(64)); // and goes on afterwards
+  });
+
+  test('shared memory that nobody wrote', async () => {
+    expect([...(await check('unwritten', 32))].every(Number.isNaN)).toBe(true);
+  });
+});
