@@ -56,7 +56,7 @@ class AutoencoderObject final : public FrozenModel<AutoencoderObject, Autoencode
     guard(info.Env(), [&]() -> Napi::Value {
       const AutoencoderConfig config = toConfig(argument(info, 0, "shape"));
       const FrozenOptions options = toFrozenOptions(argument(info, 1, "options"));
-      start(std::make_unique<AutoencoderKl>(config, options.compute), options.threads);
+      start(options, [&] { return std::make_unique<AutoencoderKl>(config, options.compute); });
       return info.Env().Undefined();
     });
   }

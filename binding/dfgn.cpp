@@ -18,7 +18,7 @@ namespace {
 /// memory goes with the last job.
 struct Network {
   Network(const DfgnConfig& config, const ViltOptions& options)
-      : session(config, options.runtime), threads(options.threads) {
+      : device(options.device), session(config, options.runtime), threads(options.threads) {
     measure();
   }
 
@@ -29,6 +29,7 @@ struct Network {
     arenaPeakBytes = now.arenaPeakBytes;
   }
 
+  const Device device;
   StickerSession session;
   const int threads;
   std::set<Job*> jobs;  // on the JavaScript thread
@@ -132,6 +133,7 @@ Dfgn::Dfgn(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Dfgn>(info) {
   guard(info.Env(), [&]() -> Napi::Value {
     const DfgnConfig config = toDfgnConfig(argument(info, 0, "shape"));
     const ViltOptions options = toViltOptions(argument(info, 1, "options"));
+    const OnDevice scope(options.device);
     network_ = std::make_shared<Network>(config, options);
     reportMemory(network_->parameterBytes);
     return info.Env().Undefined();
@@ -146,6 +148,7 @@ Napi::Value Dfgn::run(const Napi::CallbackInfo& info, std::vector<Napi::Value> h
   held.push_back(info.This());
   const std::shared_ptr<Job> job = makeJob(
       [network, work = std::move(work)] {
+        const OnDevice scope(network->device);
         if constexpr (std::is_void_v<decltype(work(network->session))>) {
           work(network->session);
           network->measure();

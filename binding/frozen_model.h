@@ -13,14 +13,16 @@
 #include "binding/convert.h"
 #include "binding/errors.h"
 #include "binding/job.h"
+#include "ops/device.h"
 
 namespace duet::binding {
 
 struct FrozenOptions {
+  Device device;
   DType compute = DType::f32;
   int threads = 0;
 };
-/// { compute?: 'fp32' | 'bf16', threads?: number }
+/// { device?: string, compute?: 'fp32' | 'bf16', threads?: number }
 FrozenOptions toFrozenOptions(const Named& named);
 
 template <typename Class, typename Network>
@@ -64,10 +66,14 @@ class FrozenModel : public Napi::ObjectWrap<Class> {
   }
 
  protected:
-  void start(std::unique_ptr<Network> network, int threads) {
+  /// @param make gives the network
+  template <typename Make>
+  void start(const FrozenOptions& options, Make&& make) {
+    const OnDevice scope(options.device);
     shared_ = std::make_shared<Shared>();
-    shared_->network = std::move(network);
-    shared_->threads = threads;
+    shared_->device = options.device;
+    shared_->network = make();
+    shared_->threads = options.threads;
   }
 
   /// Runs `work(network)` as a job; the promise resolves to `result(env, outcome)`.
@@ -77,6 +83,7 @@ class FrozenModel : public Napi::ObjectWrap<Class> {
     held.push_back(info.This());  // `this` is there in `ended`
     const std::shared_ptr<Job> job = makeJob(
         [shared, work = std::move(work)] {
+          const OnDevice scope(shared->device);
           struct Measure {
             Shared& shared;
             ~Measure() {
@@ -100,6 +107,7 @@ class FrozenModel : public Napi::ObjectWrap<Class> {
  private:
   /// Held by the JavaScript object and its jobs, so that dispose() in the middle of a job is safe.
   struct Shared {
+    Device device;
     std::unique_ptr<Network> network;
     int threads = 0;
     std::set<Job*> jobs;  // on the JavaScript thread

@@ -125,8 +125,9 @@ class TextEncoderObject final : public FrozenModel<TextEncoderObject, TextEncode
   explicit TextEncoderObject(const Napi::CallbackInfo& info) : FrozenModel(info) {
     guard(info.Env(), [&]() -> Napi::Value {
       const FrozenOptions options = toFrozenOptions(argument(info, 2, "options"));
-      start(makeEncoder(argument(info, 0, "kind"), argument(info, 1, "shape"), options.compute),
-            options.threads);
+      start(options, [&] {
+        return makeEncoder(argument(info, 0, "kind"), argument(info, 1, "shape"), options.compute);
+      });
       return info.Env().Undefined();
     });
   }
@@ -153,7 +154,9 @@ class TextEncoderObject final : public FrozenModel<TextEncoderObject, TextEncode
 FrozenOptions toFrozenOptions(const Named& named) {
   FrozenOptions options;
   if (!named.given()) return options;
-  const Named compute = property(named, "compute"), threads = property(named, "threads");
+  const Named compute = property(named, "compute"), threads = property(named, "threads"),
+              device = property(named, "device");
+  if (device.given()) options.device = Device::named(toText(device));
   if (compute.given() && toChoice(compute, {"fp32", "bf16"}) == 1) options.compute = DType::bf16;
   if (threads.given()) options.threads = static_cast<int>(toInteger(threads, 0, kMostThreads));
   return options;

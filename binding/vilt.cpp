@@ -17,7 +17,7 @@ namespace {
 /// memory goes with the last job.
 struct Model {
   Model(const ViltConfig& config, const ViltOptions& options)
-      : session(config, options.runtime), threads(options.threads) {
+      : device(options.device), session(config, options.runtime), threads(options.threads) {
     measure();
   }
 
@@ -26,6 +26,7 @@ struct Model {
     arenaPeakBytes = session.arenaPeakBytes();
   }
 
+  const Device device;
   Session session;
   const int threads;
   std::set<Job*> jobs;  // on the JavaScript thread
@@ -189,6 +190,7 @@ Vilt::Vilt(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Vilt>(info) {
   guard(info.Env(), [&]() -> Napi::Value {
     const ViltConfig config = toViltConfig(argument(info, 0, "shape"));
     const ViltOptions options = toViltOptions(argument(info, 1, "options"));
+    const OnDevice scope(options.device);
     model_ = std::make_shared<Model>(config, options);
     reportMemory(model_->parameterBytes);
     return info.Env().Undefined();
@@ -203,6 +205,7 @@ Napi::Value Vilt::run(const Napi::CallbackInfo& info, std::vector<Napi::Value> h
   held.push_back(info.This());
   const std::shared_ptr<Job> job = makeJob(
       [model, work = std::move(work)] {
+        const OnDevice scope(model->device);
         if constexpr (std::is_void_v<decltype(work(model->session))>) {
           work(model->session);
           model->measure();
@@ -257,6 +260,7 @@ Napi::Value Vilt::addAdapters(const Napi::CallbackInfo& info) {
   const int64_t reduction = toInteger(argument(info, 0, "reduction"), 1, int64_t{1} << 20);
   const uint64_t seed = toSeed(argument(info, 1, "seed"));
   Model& model = idleModel("addAdapters");
+  const OnDevice scope(model.device);
   model.session.addAdapters(reduction, seed);
   model.measure();
   return info.Env().Undefined();
@@ -267,6 +271,7 @@ Napi::Value Vilt::addHead(const Napi::CallbackInfo& info) {
   const int64_t classes = toInteger(argument(info, 1, "classes"), 1, int64_t{1} << 24);
   const uint64_t seed = toSeed(argument(info, 2, "seed"));
   Model& model = idleModel("addHead");
+  const OnDevice scope(model.device);
   model.session.addHead(task, classes, seed);
   model.measure();
   return info.Env().Undefined();

@@ -86,7 +86,8 @@ ViltOptions toViltOptions(const Named& named) {
   if (const Named given = property(named, "compute"); given.given()) {
     options.runtime.compute = toChoice(given, {"fp32", "bf16"}) == 0 ? Compute::fp32 : Compute::bf16;
   }
-  if (const Named given = property(named, "device"); given.given()) toChoice(given, {"cpu"});
+  if (const Named given = property(named, "device"); given.given())
+    options.device = Device::named(toText(given));
   return options;
 }
 

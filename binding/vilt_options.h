@@ -6,12 +6,14 @@
 #include "binding/convert.h"
 #include "core/system.h"
 #include "federated/session.h"
+#include "ops/device.h"
 
 namespace duet::binding {
 
 ViltConfig toViltConfig(const Named& named);
 
 struct ViltOptions {
+  Device device;
   RuntimeOptions runtime;
   int threads = 0;
 };

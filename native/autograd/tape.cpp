@@ -45,7 +45,7 @@ Tensor Tape::target(int slot, const Shape& shape, DType dtype, bool& accumulate)
     held = empty(shape, dtype);
   } else if (!held.unique()) {  // somebody else still reads it
     Tensor copy = empty(held.shape(), held.dtype());
-    std::memcpy(copy.raw(), held.raw(), held.bytes());
+    currentMemory().copy(copy.raw(), held.raw(), held.bytes());
     held = std::move(copy);
   }
   return held;

@@ -40,6 +40,7 @@ std::byte* reserve(size_t bytes) {
 }
 
 const Memory kHost{
+    true,
     allocate,
     release,
     reserve,

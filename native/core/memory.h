@@ -7,6 +7,7 @@
 namespace duet {
 
 struct Memory {
+  bool onHost;  // code of the host may read and write it
   /// Cleared, 64-byte aligned. Throws when there is none left.
   void* (*allocate)(size_t bytes);
   void (*release)(void* block);

@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/host_access.h"
 #include "ops/kernels.h"
 
 namespace duet {
@@ -39,11 +40,12 @@ LossAndGradient mutualLoss(Arena& arena, const Tensor& logits, const Samples& sa
                            float temperature) {
   LossAndGradient result;
   const int64_t rows = logits.dim(0), classes = logits.dim(1), all = samples.batch.batch;
-  const float* targets = samples.batch.targets.data() + samples.first * classes;
+  const Tensor targets = arena.empty(logits.shape());
+  copyIn(targets, samples.batch.targets.data() + samples.first * classes);
   result.gradient = arena.empty(logits.shape());
   const float share = teacher ? 0.5f : 1.0f;
-  result.bce =
-      backend().loss.binary({logits.f32(), targets, rows, classes, all, share, result.gradient.f32(), false});
+  result.bce = backend().loss.binary(
+      {logits.f32(), targets.f32(), rows, classes, all, share, result.gradient.f32(), false});
   if (teacher)
     result.kl = backend().loss.distillation(
         {logits.f32(), teacher, rows, classes, 1, all, temperature, share, result.gradient.f32(), true});
@@ -57,17 +59,17 @@ void checkFinite(double loss, const char* name) {
 }
 
 double correctScore(const Tensor& logits, std::span<const float> targets) {
-  double sum = 0.0;
   const int64_t classes = logits.dim(1);
-  for (int64_t row = 0; row < logits.dim(0); ++row) {
-    const float* line = logits.f32() + row * classes;
-    const int64_t best = std::max_element(line, line + classes) - line;
-    sum += targets[static_cast<size_t>(row * classes + best)];
-  }
-  return sum;
+  return readOnHost(logits, [&](const float* values) {
+    double sum = 0.0;
+    for (int64_t row = 0; row < logits.dim(0); ++row) {
+      const float* line = values + row * classes;
+      const int64_t best = std::max_element(line, line + classes) - line;
+      sum += targets[static_cast<size_t>(row * classes + best)];
+    }
+    return sum;
+  });
 }
-
-std::vector<float> copyOf(const Tensor& tensor) { return {tensor.f32(), tensor.f32() + tensor.elements()}; }
 
 void setTrainable(const std::vector<Parameter*>& parameters, bool trainable) {
   for (Parameter* p : parameters) p->trainable = trainable;
@@ -129,12 +131,12 @@ void fill(StepResult& result, const Reported& first, const Reported& second) {
 
 void keepOutputs(StepResult& result, const Tensor& logitsAll, const Tensor& pooledAll, const Reported& first,
                  const Reported& second) {
-  result.logitsAll = copyOf(logitsAll);
-  result.logits1 = copyOf(first.logits);
-  result.logits0 = copyOf(second.logits);
-  result.pooledAll = copyOf(pooledAll);
-  result.pooled1 = copyOf(first.pooled);
-  result.pooled0 = copyOf(second.pooled);
+  result.logitsAll = valuesOf(logitsAll);
+  result.logits1 = valuesOf(first.logits);
+  result.logits0 = valuesOf(second.logits);
+  result.pooledAll = valuesOf(pooledAll);
+  result.pooled1 = valuesOf(first.pooled);
+  result.pooled0 = valuesOf(second.pooled);
 }
 
 /// Samples of about as many rows as products need to be fast.
@@ -163,8 +165,8 @@ Reported adapter1Passes(Training& t, const ViltBatch& batch, const ViltPlan& pla
     const HeadPass head = headPass(t, pooled.value, {batch, first}, logitsAll.rows(first, end), "L_1");
     result.bce += head.loss.bce;
     result.kl += head.loss.kl;
-    std::memcpy(result.logits.rows(first, end).raw(), head.logits.raw(), head.logits.bytes());
-    std::memcpy(result.pooled.rows(first, end).raw(), pooled.value.raw(), pooled.value.bytes());
+    copy(result.logits.rows(first, end), head.logits);
+    copy(result.pooled.rows(first, end), pooled.value);
     tape.give(pooled, head.dPooled);
     tape.backward();
   }
@@ -320,7 +322,7 @@ Training::Training(Vilt& m, std::shared_ptr<Arena> memory, Compute type, const T
                                                    {&from.downBias, &to.downBias},
                                                    {&from.upWeight, &to.upWeight},
                                                    {&from.upBias, &to.upBias}};
-      for (auto& [source, target] : pairs) std::memcpy(target->f32(), source->f32(), source->value.bytes());
+      for (auto& [source, target] : pairs) copy(target->value, source->value);
     }
 }
 
@@ -334,14 +336,14 @@ void Training::keepGradients(const std::string& prefix, const std::vector<Parame
     if (!p.parameter->hasGradient ||
         std::find(parameters.begin(), parameters.end(), p.parameter) == parameters.end())
       continue;
-    gradients[prefix + p.name] = copyOf(p.parameter->gradient.rows(p.firstRow, p.firstRow + p.shape[0]));
+    gradients[prefix + p.name] = valuesOf(p.parameter->gradient.rows(p.firstRow, p.firstRow + p.shape[0]));
   }
 }
 
 void Training::keepParameters(const std::string& prefix) {
   for (const NamedParameter& p : model.parameters())
     if (std::find(all.begin(), all.end(), p.parameter) != all.end())
-      gradients[prefix + p.name] = copyOf(p.view());
+      gradients[prefix + p.name] = valuesOf(p.view());
 }
 
 StepResult fedDatStep(Training& t, const ViltBatch& batch) {
@@ -379,8 +381,8 @@ StepResult plainStep(Training& t, const ViltBatch& batch) {
   result.bce = loss.bce;
   result.learningRates = {rate};
   if (t.options.keepOutputs) {
-    result.logits1 = copyOf(logits.value);
-    result.pooled1 = copyOf(pooled.value);
+    result.logits1 = valuesOf(logits.value);
+    result.pooled1 = valuesOf(pooled.value);
   }
   return result;
 }

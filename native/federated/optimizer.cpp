@@ -40,7 +40,7 @@ void AdamW::update(const std::vector<Parameter*>& parameters, double learningRat
     if (!p->hasGradient) {
       if (clear == ClearGradients::none || !find(*p)) continue;
       bool accumulate;
-      std::memset(p->gradientTarget(accumulate), 0, p->value.bytes());
+      currentMemory().zero(p->gradientTarget(accumulate), p->value.bytes());
     }
     State& s = state(*p);
     ++s.step;

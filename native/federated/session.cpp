@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "core/host_access.h"
 #include "federated/feddat_step.h"
 #include "models/vilt.h"
 #include "ops/kernels.h"
@@ -60,7 +61,7 @@ std::map<std::string, std::vector<float>> Session::read(const std::vector<std::s
   std::map<std::string, std::vector<float>> result;
   for (const std::string& name : names) {
     const Tensor view = state_->model.find(name).view();
-    result[name].assign(view.f32(), view.f32() + view.elements());
+    result[name] = valuesOf(view);
   }
   return result;
 }
@@ -74,7 +75,7 @@ void Session::write(const std::map<std::string, std::span<const float>>& values)
   for (const auto& [name, data] : values) {
     const NamedParameter& p = state_->model.find(name);
     p.parameter->own();
-    std::copy(data.begin(), data.end(), p.view().f32());
+    copyIn(p.view(), data.data());
     p.parameter->changed();
   }
 }
@@ -108,7 +109,7 @@ std::map<std::string, std::vector<float>> Session::optimizerState() const {
     if (!s) continue;
     const auto part = [&](const Tensor& whole) {
       const Tensor view = whole.rows(p.firstRow, p.firstRow + p.shape[0]);
-      return std::vector<float>(view.f32(), view.f32() + view.elements());
+      return valuesOf(view);
     };
     result[p.name + ".exp_avg"] = part(s->average);
     result[p.name + ".exp_avg_sq"] = part(s->averageSquare);
@@ -155,7 +156,7 @@ void Session::setOptimizerState(const std::map<std::string, std::span<const floa
     changes.push_back([&t, &p, field, data] {
       AdamW::State& s = t.optimizer.state(*p.parameter);
       const Tensor& whole = field == "exp_avg" ? s.average : s.averageSquare;
-      std::copy(data.begin(), data.end(), whole.rows(p.firstRow, p.firstRow + p.shape[0]).f32());
+      copyIn(whole.rows(p.firstRow, p.firstRow + p.shape[0]), data.data());
     });
   }
   for (const auto& change : changes) change();
@@ -168,7 +169,7 @@ std::vector<float> Session::evaluate(const ViltBatch& batch, const std::string& 
   Tape tape(s.arena, false);
   Context context{tape, s.compute(), false, 0, 0};
   const Tensor logits = s.model.classify(context, s.model.pooled(context, plan, mode), head).value;
-  return {logits.f32(), logits.f32() + logits.elements()};
+  return valuesOf(logits);
 }
 
 HiddenStates Session::hiddenStates(const ViltBatch& batch, AdapterMode mode) {
@@ -178,9 +179,14 @@ HiddenStates Session::hiddenStates(const ViltBatch& batch, AdapterMode mode) {
   Context context{tape, s.compute(), false, 0, 0};
   const int64_t b = plan.batch, t = plan.tokensEach, d = s.model.config().hiddenSize;
   const auto persistent = [&](const Tensor& from, const Shape& shape) {
-    Tensor copy = Tensor::zeros(shape);
-    std::memcpy(copy.raw(), from.raw(), copy.bytes());
-    return copy;
+    const Tensor made = Tensor::zeros(shape);
+    copy(made, from);
+    return made;
+  };
+  const auto list = [&](const std::vector<int64_t>& values, const Shape& shape) {
+    const Tensor made = Tensor::zeros(shape, DType::i64);
+    currentMemory().copyIn(made.raw(), values.data(), made.bytes());
+    return made;
   };
   HiddenStates result;
   std::vector<Tensor> states = s.model.hiddenStates(context, plan, mode);
@@ -190,13 +196,11 @@ HiddenStates Session::hiddenStates(const ViltBatch& batch, AdapterMode mode) {
   result.lastHiddenState = persistent(last, {b, t, d});
   Tensor first = s.arena->empty({b, d});
   for (int64_t i = 0; i < b; ++i)
-    std::memcpy(first.f32() + i * d, last.f32() + i * t * d, static_cast<size_t>(d) * 4);
+    currentMemory().copy(first.f32() + i * d, last.f32() + i * t * d, static_cast<size_t>(d) * 4);
   result.poolerOutput = persistent(s.model.pool(context, Var{first, -1}).value, {b, d});
-  result.attentionMask = Tensor::zeros({b, t}, DType::i64);
-  std::copy(plan.keyMask.begin(), plan.keyMask.end(), result.attentionMask.data<int64_t>());
+  result.attentionMask = list({plan.keyMask.begin(), plan.keyMask.end()}, {b, t});
   const int64_t each = static_cast<int64_t>(plan.patchRow->size()) / b;
-  result.patchIndex = Tensor::zeros({b, each, 2}, DType::i64);
-  std::copy(plan.patchGridIndex.begin(), plan.patchGridIndex.end(), result.patchIndex.data<int64_t>());
+  result.patchIndex = list({plan.patchGridIndex.begin(), plan.patchGridIndex.end()}, {b, each, 2});
   return result;
 }
 

@@ -183,7 +183,7 @@ void useDevice(int index) {
 }
 
 Memory deviceMemory() {
-  Memory m{};
+  Memory m{};  // not on the host
   m.allocate = [](size_t bytes) {
     void* block = nullptr;
     check(cudaMallocAsync(&block, bytes > 0 ? bytes : 1, stream()), "allocate a tensor");

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/cancel.h"
+#include "core/host_access.h"
 #include "nn/attention.h"
 #include "nn/convolution.h"
 #include "nn/gated.h"
@@ -33,11 +34,13 @@ Tensor toRows(Tape& tape, std::span<const float> from, Planes layout, const Pict
               int64_t channels, int64_t first, int64_t count) {
   const int64_t pixels = grid.pixels();
   Tensor rows = tape.empty({count * pixels, channels});
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t c = 0; c < channels; ++c) {
-      const float* plane = from.data() + planeOf(layout, grid, channels, first + i, c) * pixels;
-      for (int64_t p = 0; p < pixels; ++p) rows.f32()[(i * pixels + p) * channels + c] = plane[p];
-    }
+  fillOnHost(rows, [&](float* row) {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t c = 0; c < channels; ++c) {
+        const float* plane = from.data() + planeOf(layout, grid, channels, first + i, c) * pixels;
+        for (int64_t p = 0; p < pixels; ++p) row[(i * pixels + p) * channels + c] = plane[p];
+      }
+  });
   return rows;
 }
 
@@ -45,11 +48,13 @@ Tensor toRows(Tape& tape, std::span<const float> from, Planes layout, const Pict
 void fromRows(const Tensor& rows, int64_t column, std::span<float> to, Planes layout, const PictureGrid& grid,
               int64_t channels, int64_t first, int64_t count) {
   const int64_t pixels = grid.pixels(), width = rows.columns();
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t c = 0; c < channels; ++c) {
-      float* plane = to.data() + planeOf(layout, grid, channels, first + i, c) * pixels;
-      for (int64_t p = 0; p < pixels; ++p) plane[p] = rows.f32()[(i * pixels + p) * width + column + c];
-    }
+  readOnHost(rows, [&](const float* row) {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t c = 0; c < channels; ++c) {
+        float* plane = to.data() + planeOf(layout, grid, channels, first + i, c) * pixels;
+        for (int64_t p = 0; p < pixels; ++p) plane[p] = row[(i * pixels + p) * width + column + c];
+      }
+  });
 }
 
 /// Calls work(first picture, number of pictures) for all pictures, some at a time.

@@ -2,6 +2,7 @@
 
 #include "autograd/checkpoint.h"
 #include "core/cancel.h"
+#include "core/host_access.h"
 #include "nn/embedding.h"
 #include "nn/gated.h"
 #include "nn/group_norm.h"
@@ -41,7 +42,7 @@ struct Dfgn::Pass {
 };
 
 void DfgnTrace::add(const std::string& name, const Var& x, const Shape& shape) {
-  entries.push_back({name, shape, {x.value.f32(), x.value.f32() + x.value.elements()}});
+  entries.push_back({name, shape, valuesOf(x.value)});
 }
 
 void DfgnTrace::pictures(const std::string& name, const Var& x, const PictureGrid& grid) {
@@ -120,8 +121,8 @@ Var Dfgn::embedInputs(Context& c, DfgnInputs& inputs) {
     for (int64_t row = 0; row < grid.rows(); ++row) {
       const int64_t pixel = row % pixels, frame = row / pixels % grid.frames,
                     clip = row / pixels / grid.frames;
-      std::memcpy(sequences.f32() + ((clip * pixels + pixel) * grid.frames + frame) * width,
-                  image.value.f32() + row * width, static_cast<size_t>(width) * 4);
+      currentMemory().copy(sequences.f32() + ((clip * pixels + pixel) * grid.frames + frame) * width,
+                           image.value.f32() + row * width, static_cast<size_t>(width) * 4);
     }
     trace->add("image_latents_temporal_encoder", Var{sequences, -1},
                {grid.clips * pixels, grid.frames, width});

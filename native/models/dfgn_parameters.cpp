@@ -165,11 +165,12 @@ void Dfgn::load(const std::string& path, const ValuesOf& valuesOf) {
 
 void Dfgn::save(const std::string& path, const ValuesOf& valuesOf) const {
   std::vector<SafetensorsInput> tensors;
-  std::vector<std::vector<float>> copies;  // of kernels, which lie in another order here
+  std::vector<std::vector<float>>
+      copies;  // of kernels, which lie in another order here, and of what lies on a device
   for (const PublishedParameter& p : list_.all()) {
     const Tensor& whole = valuesOf(*p.parameter);
     const float* values = nullptr;
-    if (p.kernel) {
+    if (p.kernel || !currentMemory().onHost) {
       copies.push_back(p.copyOf(whole));
       values = copies.back().data();
     } else {

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "core/host_access.h"
 #include "io/safetensors.h"
 
 namespace duet {
@@ -155,13 +156,16 @@ void FrozenParameters::load(const std::vector<std::string>& paths, const Rename&
     Parameter& parameter = *entry.parameter;
     const bool alone = entry.shape.elements() == entry.stored.elements();
     const bool asStored = entry.shape.rank() < 4 || entry.shape[2] * entry.shape[3] == 1;
-    if (alone && asStored && values.dtype() == DType::f32) {
+    if (alone && asStored && values.dtype() == DType::f32 && currentMemory().onHost) {
       parameter.value = values.reshape(entry.stored);
       parameter.borrowed = true;
     } else {
       if (!parameter.value.defined() || parameter.borrowed) parameter.value = Tensor::zeros(entry.stored);
       parameter.borrowed = false;
-      copyInto(values, entry.shape, parameter.f32() + entry.firstElement);
+      const int64_t count = entry.shape.elements();
+      const Tensor part = parameter.value.reshape({entry.stored.elements()});
+      fillOnHost(part.rows(entry.firstElement, entry.firstElement + count),
+                 [&](float* to) { copyInto(values, entry.shape, to); });
       file->release(stored->name);
     }
     parameter.changed();

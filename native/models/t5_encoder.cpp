@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/cancel.h"
+#include "core/host_access.h"
 #include "nn/embedding.h"
 #include "nn/linear.h"
 #include "nn/norm.h"
@@ -59,12 +60,16 @@ int64_t relativePositionBucket(int64_t relative, int64_t buckets, int64_t maxDis
 Tensor T5Encoder::positionBias(Context& c, int64_t length) const {
   const int64_t heads = config_.heads;
   Tensor bias = c.tape.empty({heads, length, length});
-  for (int64_t query = 0; query < length; ++query)
-    for (int64_t key = 0; key < length; ++key) {
-      const int64_t bucket = relativePositionBucket(key - query, config_.buckets, config_.maxDistance);
-      for (int64_t head = 0; head < heads; ++head)
-        bias.f32()[(head * length + query) * length + key] = bias_.f32()[bucket * heads + head];
-    }
+  readOnHost(bias_.value, [&](const float* of) {
+    fillOnHost(bias, [&](float* to) {
+      for (int64_t query = 0; query < length; ++query)
+        for (int64_t key = 0; key < length; ++key) {
+          const int64_t bucket = relativePositionBucket(key - query, config_.buckets, config_.maxDistance);
+          for (int64_t head = 0; head < heads; ++head)
+            to[(head * length + query) * length + key] = of[bucket * heads + head];
+        }
+    });
+  });
   return bias;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/host_access.h"
 #include "core/philox.h"
 #include "io/safetensors.h"
 #include "models/vilt.h"
@@ -46,15 +47,15 @@ void Vilt::make(const std::string& publicName, Parameter& parameter, const Shape
                 uint64_t seed, float constant) {
   parameter.name = publicName;
   parameter.value = Tensor::zeros(shape);
-  float* values = parameter.f32();
+  const int64_t count = parameter.value.elements();
   const uint64_t stream = draws_++;
   if (!initialise_) deviation = 0.0f;
   if (deviation > 0.0f)
-    fillNormal(values, parameter.value.elements(), deviation, {seed, stream});
+    fillOnHost(parameter.value, [&](float* to) { fillNormal(to, count, deviation, {seed, stream}); });
   else if (deviation < 0.0f)
-    fillUniform(values, parameter.value.elements(), -deviation, {seed, stream});
+    fillOnHost(parameter.value, [&](float* to) { fillUniform(to, count, -deviation, {seed, stream}); });
   else if (constant != 0.0f)
-    std::fill_n(values, parameter.value.elements(), constant);
+    fillOnHost(parameter.value, [&](float* to) { std::fill_n(to, count, constant); });
   if (!publicName.empty() && publicName.find(".qkv.") == std::string::npos)
     name(publicName, parameter, shape);
 }
@@ -79,7 +80,7 @@ Vilt::Vilt(const ViltConfig& config, uint64_t seed, bool initialise)
   name(patch_.name, patch_, {d, config_.channels, p, p});
   make(e + "patch_embeddings.projection.bias", patchBias_, {d}, 0, seed);
   make(e + "token_type_embeddings.weight", modality_, {config_.modalityTypes, d}, std, seed);
-  if (config_.modalityTypes == 3) std::copy_n(modality_.f32() + d, d, modality_.f32() + 2 * d);
+  if (config_.modalityTypes == 3) copy(modality_.value.rows(2, 3), modality_.value.rows(1, 2));
   use(patchUse_, patch_, 0, d);
   for (int64_t i = 0; i < config_.layers; ++i) {
     layers_.push_back(std::make_unique<ViltLayer>());
@@ -216,8 +217,9 @@ void Vilt::load(const std::string& path) {
       parts[p.parameter].push_back(file.tensor(found->second));
   }
   std::erase_if(parts, [](const auto& stacked) {
-    return std::any_of(stacked.second.begin(), stacked.second.end(),
-                       [](const Tensor& part) { return part.dtype() != DType::f32; });
+    return std::any_of(stacked.second.begin(), stacked.second.end(), [](const Tensor& part) {
+      return part.dtype() != DType::f32 || !currentMemory().onHost;
+    });
   });
   for (auto& [parameter, tensors] : parts) {
     parameter->value = Tensor::zeros(parameter->value.shape());  // untouched from here on
@@ -230,24 +232,27 @@ void Vilt::load(const std::string& path) {
     const Tensor stored = file.tensor(found->second);
     const bool whole = p.firstRow == 0 && p.parameter->value.elements() == p.shape.elements() &&
                        stored.elements() == p.shape.elements();
-    if (whole && stored.dtype() == DType::f32) {  // used where it lies in the mapped file
+    if (whole && stored.dtype() == DType::f32 &&
+        currentMemory().onHost) {  // used where it lies in the mapped file
       p.parameter->value = stored.reshape(p.parameter->value.shape());
       p.parameter->borrowed = true;
     } else {
       p.parameter->own();
-      float* target =
-          p.parameter->f32() + p.firstRow * (p.shape.elements() / std::max<int64_t>(p.shape[0], 1));
-      for (int64_t i = 0; i < stored.elements(); ++i) {
-        if (stored.dtype() == DType::f32)
-          target[i] = stored.f32()[i];
-        else if (stored.dtype() == DType::bf16)
-          target[i] = toFloat(stored.data<bf16>()[i]);
-        else
-          target[i] = halfToFloat(static_cast<const uint16_t*>(stored.raw())[i]);
-      }
+      const int64_t begin = p.firstRow * (p.shape.elements() / std::max<int64_t>(p.shape[0], 1));
+      const Tensor all = p.parameter->value.reshape({p.parameter->value.elements()});
+      fillOnHost(all.rows(begin, begin + stored.elements()), [&](float* target) {
+        for (int64_t i = 0; i < stored.elements(); ++i) {
+          if (stored.dtype() == DType::f32)
+            target[i] = stored.f32()[i];
+          else if (stored.dtype() == DType::bf16)
+            target[i] = toFloat(stored.data<bf16>()[i]);
+          else
+            target[i] = halfToFloat(static_cast<const uint16_t*>(stored.raw())[i]);
+        }
+      });
       if (p.parameter == &modality_ &&
           stored.elements() < p.shape.elements())  // the third type copies the second
-        std::copy_n(target + config_.hiddenSize, config_.hiddenSize, target + 2 * config_.hiddenSize);
+        copy(modality_.value.rows(2, 3), modality_.value.rows(1, 2));
     }
     p.parameter->changed();
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/host_access.h"
+
 namespace duet {
 
 namespace {
@@ -108,10 +110,12 @@ class Builder {
     const auto count = static_cast<int64_t>(plan_.patchRow->size());
     const int64_t size = c_.channels * c_.patchSize * c_.patchSize;
     plan_.patches = arena.empty({count, size});
-    for (int64_t i = 0; i < count; ++i)
-      copyPatch(c_, b_, patchSample_[static_cast<size_t>(i)],
-                plan_.patchGridIndex[static_cast<size_t>(2 * i)],
-                plan_.patchGridIndex[static_cast<size_t>(2 * i + 1)], plan_.patches.f32() + i * size);
+    fillOnHost(plan_.patches, [&](float* patches) {
+      for (int64_t i = 0; i < count; ++i)
+        copyPatch(c_, b_, patchSample_[static_cast<size_t>(i)],
+                  plan_.patchGridIndex[static_cast<size_t>(2 * i)],
+                  plan_.patchGridIndex[static_cast<size_t>(2 * i + 1)], patches + i * size);
+    });
     if (!keep_) plan_.keyMask.clear();
     return std::move(plan_);
   }

@@ -10,9 +10,9 @@ void copyKept(const Tensor& from, const Tensor& to, const PictureGrid& grid, con
     const size_t offset = static_cast<size_t>(picture) * bytes;
     std::byte* target = static_cast<std::byte*>(to.raw()) + offset;
     if (keep[picture])
-      std::memcpy(target, static_cast<const std::byte*>(from.raw()) + offset, bytes);
+      currentMemory().copy(target, static_cast<const std::byte*>(from.raw()) + offset, bytes);
     else
-      std::memset(target, 0, bytes);
+      currentMemory().zero(target, bytes);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/host_access.h"
 #include "core/philox.h"
 
 namespace duet {
@@ -128,7 +129,8 @@ void ParameterList::uniform(const std::string& name, Parameter& parameter, const
 void ParameterList::constant(const std::string& name, Parameter& parameter, const Shape& shape, float value) {
   allocate(name, parameter, shape);
   publish(name, parameter, shape);
-  if (initialise_) std::fill_n(parameter.f32(), parameter.value.elements(), value);
+  if (initialise_)
+    fillOnHost(parameter.value, [&](float* to) { std::fill_n(to, parameter.value.elements(), value); });
 }
 
 void ParameterList::normal(const std::string& name, Parameter& parameter, const Shape& shape,
@@ -136,7 +138,9 @@ void ParameterList::normal(const std::string& name, Parameter& parameter, const 
   allocate(name, parameter, shape);
   publish(name, parameter, shape);
   const Philox generator{seed_, draws_++};
-  if (initialise_) fillNormal(parameter.f32(), parameter.value.elements(), deviation, generator);
+  if (initialise_)
+    fillOnHost(parameter.value,
+               [&](float* to) { fillNormal(to, parameter.value.elements(), deviation, generator); });
 }
 
 const PublishedParameter& ParameterList::find(const std::string& name) const {

@@ -152,7 +152,7 @@ void runEmbedding(Call& c) {
     EmbeddingInput term{&table, *indices(c.input("index." + n, DType::i32)), {}};
     if (c.has("weight." + n)) {
       const Tensor& weight = c.input("weight." + n);
-      term.weight = onHost(weight);
+      term.weight = valuesOf(weight);
       require(weight.elements() == static_cast<int64_t>(term.index.size()), "Expected one weight an index");
     }
     rows = static_cast<int64_t>(term.index.size());
@@ -207,7 +207,8 @@ void runSoftmax(Call& c) {
 
 Tensor scalar(double value) {
   Tensor result = Tensor::zeros({1});
-  fill(result, {static_cast<float>(value)});
+  const float there = static_cast<float>(value);
+  copyIn(result, &there);
   return result;
 }
 
@@ -319,7 +320,7 @@ void runPhilox(Call& c) {
   c.results["out"] = Tensor::zeros({count}, DType::i32);
   currentMemory().copyIn(c.results["out"].raw(), words.data(), words.size() * sizeof(int32_t));
   c.results["normal"] = Tensor::zeros({count});
-  fill(c.results["normal"], normal);
+  copyIn(c.results["normal"], normal.data());
 }
 
 /// Packing of the right-hand side of products: ours, or with `library` oneDNN's own. x has the blocks side by

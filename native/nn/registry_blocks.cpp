@@ -68,7 +68,7 @@ class BlockCall {
       const Tensor& given = call_.input("param." + p.name);
       require(given.shape() == p.shape, "Expected ", p.shape.text(), " for ", p.name, " but received ",
               given.shape().text());
-      p.fromPublished(onHost(given).data(), p.parameter->value);
+      p.fromPublished(valuesOf(given).data(), p.parameter->value);
       p.parameter->trainable = true;
     }
   }
@@ -115,7 +115,7 @@ class BlockCall {
   static void arrange(const Tensor& from, const Tensor& to, const PictureGrid& grid, int64_t channels,
                       bool in) {
     const int64_t pixels = grid.pixels();
-    const std::vector<float> given = onHost(from);
+    const std::vector<float> given = valuesOf(from);
     std::vector<float> made(given.size());
     for (int64_t picture = 0; picture < grid.pictures(); ++picture)
       for (int64_t channel = 0; channel < channels; ++channel)
@@ -124,7 +124,7 @@ class BlockCall {
           const auto row = static_cast<size_t>((picture * pixels + pixel) * channels + channel);
           made[in ? row : plane] = given[in ? plane : row];
         }
-    fill(to, made);
+    copyIn(to, made.data());
   }
 
   Var tracked(const std::string& name, const Tensor& rows, const Shape& shape, bool pictures) {

@@ -8,22 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "core/host_access.h"
 #include "nn/context.h"
 #include "nn/parameter.h"
 #include "nn/registry.h"
 #include "ops/kernels.h"
 
 namespace duet {
-
-/// The numbers of an f32 tensor, wherever it lies.
-inline std::vector<float> onHost(const Tensor& tensor) {
-  std::vector<float> values(static_cast<size_t>(tensor.elements()));
-  currentMemory().copyOut(values.data(), tensor.f32(), tensor.bytes());
-  return values;
-}
-inline void fill(const Tensor& tensor, const std::vector<float>& values) {
-  currentMemory().copyIn(tensor.f32(), values.data(), tensor.bytes());
-}
 
 using Attributes = std::map<std::string, Attribute>;
 

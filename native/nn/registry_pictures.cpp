@@ -169,11 +169,11 @@ void runMaskedSquaredError(Call& c) {
   Tensor gradient = Tensor::zeros(output.shape()), loss = Tensor::zeros({1}),
          clipLoss = Tensor::zeros({grid.clips});
   std::vector<double> each(static_cast<size_t>(grid.clips));
-  fill(loss,
-       {static_cast<float>(backend().noise.maskedSquaredError(
-           {output.f32(), target.f32(), keep.data<uint8_t>(), grid.clips, grid.frames,
-            output.elements() / grid.pictures(), c.flag("overKept", false), gradient.f32(), each.data()}))});
-  fill(clipLoss, {each.begin(), each.end()});
+  const auto mean = static_cast<float>(backend().noise.maskedSquaredError(
+      {output.f32(), target.f32(), keep.data<uint8_t>(), grid.clips, grid.frames,
+       output.elements() / grid.pictures(), c.flag("overKept", false), gradient.f32(), each.data()}));
+  copyIn(loss, &mean);
+  copyIn(clipLoss, std::vector<float>(each.begin(), each.end()).data());
   c.results["out"] = loss;
   c.results["clipLoss"] = clipLoss;
   c.results["grad.output"] = gradient;

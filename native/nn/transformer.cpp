@@ -40,7 +40,8 @@ std::shared_ptr<AttentionLayout> evenly(int64_t count, int64_t length, int64_t k
 Tensor repeated(Tape& tape, const Tensor& x, int64_t copies) {
   const Tensor y = tape.empty({x.rowCount() * copies, x.columns()}, x.dtype());
   for (int64_t i = 0; i < copies; ++i)
-    std::memcpy(static_cast<std::byte*>(y.raw()) + static_cast<size_t>(i) * x.bytes(), x.raw(), x.bytes());
+    currentMemory().copy(static_cast<std::byte*>(y.raw()) + static_cast<size_t>(i) * x.bytes(), x.raw(),
+                         x.bytes());
   return y;
 }
 

@@ -159,13 +159,13 @@ DenoisingTraining::Prepared DenoisingTraining::prepare(const DenoisingBatch& bat
     const float keep = std::sqrt(left), add = std::sqrt(1.0f - left);
     const bool shown = given[static_cast<size_t>(i)] && p.real[static_cast<size_t>(i)];
     const float *x = clean.f32() + i * values, *n = noise.f32() + i * values;
-    float *noisyTo = noisy.f32() + i * values, *imageTo = image.f32() + i * values;
-    for (int64_t j = 0; j < values; ++j) {
-      noisyTo[j] = keep * x[j] + add * n[j];
-      imageTo[j] = shown ? x[j] : 0.0f;
-    }
-    if (velocity)
-      for (int64_t j = 0; j < values; ++j) p.target.f32()[i * values + j] = keep * n[j] - add * x[j];
+    const auto mix = backend().detail.weightedSum;
+    mix(x, keep, n, add, noisy.f32() + i * values, values);
+    if (velocity) mix(n, keep, x, -add, p.target.f32() + i * values, values);
+    if (shown)
+      currentMemory().copy(image.f32() + i * values, x, static_cast<size_t>(values) * sizeof(float));
+    else
+      currentMemory().zero(image.f32() + i * values, static_cast<size_t>(values) * sizeof(float));
   }
   p.inputs.grid = grid;
   p.inputs.noisy = {noisy, -1};

@@ -10,7 +10,7 @@ Ema::Ema(const std::vector<Parameter*>& parameters, double decay) : parameters_(
   require(decay >= 0 && decay < 1, "Expected an EMA decay from 0 to below 1 but received ", decay);
   for (Parameter* p : parameters_) {
     Tensor copy = Tensor::zeros(p->value.shape());
-    std::memcpy(copy.raw(), p->value.raw(), copy.bytes());
+    currentMemory().copy(copy.raw(), p->value.raw(), copy.bytes());
     averages_[p] = copy;
   }
 }

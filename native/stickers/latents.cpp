@@ -1,5 +1,7 @@
 #include "stickers/latents.h"
 
+#include "core/host_access.h"
+
 namespace duet {
 
 namespace {
@@ -26,15 +28,17 @@ Tensor rowsOf(Arena& arena, std::span<const float> values, const PictureGrid& gr
           channels, " x ", grid.frames, " x ", grid.height, " x ", grid.width, " values but received ",
           values.size());
   const Tensor rows = arena.empty({grid.rows(), channels});
-  float* to = rows.f32();
   const float* from = values.data();
-  eachElement(grid, channels, [=](int64_t published, int64_t row) { to[row] = from[published]; });
+  fillOnHost(rows, [&](float* to) {
+    eachElement(grid, channels, [=](int64_t published, int64_t row) { to[row] = from[published]; });
+  });
   return rows;
 }
 
 void publishedFrom(const Tensor& rows, const PictureGrid& grid, float* values) {
-  const float* from = rows.f32();
-  eachElement(grid, rows.columns(), [=](int64_t published, int64_t row) { values[published] = from[row]; });
+  readOnHost(rows, [&](const float* from) {
+    eachElement(grid, rows.columns(), [=](int64_t published, int64_t row) { values[published] = from[row]; });
+  });
 }
 
 }  // namespace duet

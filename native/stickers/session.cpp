@@ -326,7 +326,7 @@ Differentiated StickerSession::differentiate(const PredictionBatch& batch, std::
       if (slot <= slots[1].second)
         publishedFrom(gradient, grid, values.data());
       else
-        std::copy_n(gradient.f32(), gradient.elements(), values.data());
+        currentMemory().copyOut(values.data(), gradient.f32(), gradient.bytes());
     }
     s.gradients = heldGradients(s.network);
   } catch (...) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/host_access.h"
+
 namespace duet {
 
 namespace {
@@ -24,13 +26,13 @@ Var statesOf(Arena& arena, std::span<const float> values, int64_t tokens, int64_
              std::span<const uint8_t> drop) {
   const int64_t each = tokens * width, texts = static_cast<int64_t>(values.size()) / each;
   const Tensor rows = arena.empty({texts * tokens, width});
-  for (int64_t text = 0; text < texts; ++text) {
-    float* to = rows.f32() + text * each;
-    if (!drop.empty() && drop[static_cast<size_t>(text)])
-      std::fill_n(to, each, 0.0f);
-    else
-      std::copy_n(values.data() + text * each, each, to);
-  }
+  fillOnHost(rows, [&](float* to) {
+    for (int64_t text = 0; text < texts; ++text, to += each)
+      if (!drop.empty() && drop[static_cast<size_t>(text)])
+        std::fill_n(to, each, 0.0f);
+      else
+        std::copy_n(values.data() + text * each, each, to);
+  });
   return {rows, -1};
 }
 
