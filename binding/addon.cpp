@@ -29,6 +29,7 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("opNames", Napi::Function::New<safely<opNames>>(env, "opNames"));
   exports.Set("productRate", Napi::Function::New<promising<productRate>>(env, "productRate"));
   exports.Set("systemInfo", Napi::Function::New<safely<systemInfo>>(env, "systemInfo"));
+  exports.Set("describeDevices", Napi::Function::New<safely<describeDevices>>(env, "describeDevices"));
   exports.Set("setThreads", Napi::Function::New<safely<setThreads>>(env, "setThreads"));
   return exports;
 }

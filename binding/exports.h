@@ -31,6 +31,7 @@ Napi::Value productRate(const Napi::CallbackInfo& info);
 
 // system.cpp
 Napi::Value systemInfo(const Napi::CallbackInfo& info);
+Napi::Value describeDevices(const Napi::CallbackInfo& info);
 Napi::Value setThreads(const Napi::CallbackInfo& info);
 
 // vilt.cpp

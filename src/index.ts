@@ -64,6 +64,7 @@ export {
 } from './data/tokenizer.js';
 export type { VocabularyOptions } from './data/vocabulary.js';
 export { VqaDataset, type VqaFiles, type VqaSample } from './data/vqa.js';
+export { type Device, type DeviceName, type Inspection, inspect } from './device.js';
 export { DuetError, type DuetErrorCode, ERROR_CODES } from './errors.js';
 export {
   type BatchOptions,
@@ -117,6 +118,7 @@ export { DEFAULT_TASK, Vilt } from './models/vilt.js';
 export type { CreateOptions, PretrainedOptions, ViltOptions } from './models/vilt-options.js';
 export type {
   ComputeType,
+  DeviceInfo,
   DType,
   OptimizerOptions,
   ScheduleOptions,

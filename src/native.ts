@@ -12,6 +12,7 @@ import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { asDuetError, DuetError, messageOf } from './errors.js';
 import type {
+  DeviceInfo,
   NativePicture,
   NativePictureSpec,
   NativePreparedPictures,
@@ -132,6 +133,8 @@ export interface NativeAddon {
   /** Best rate of the packed matrix product M x N x K in GFLOP/s. */
   productRate(m: number, n: number, k: number, dtype: 'f32' | 'bf16', threads?: number): Promise<number>;
   systemInfo(): SystemInfo;
+  /** @throws DuetError UNSUPPORTED with the reason when devices of this kind cannot be used */
+  describeDevices(kind: 'cuda' | 'emulated'): DeviceInfo[];
   setThreads(count: number): void;
 }
 
@@ -240,5 +243,6 @@ export const native: NativeAddon = {
   opNames: () => guarded(() => load().opNames()),
   productRate: (m, n, k, dtype, threads) => guarded(() => load().productRate(m, n, k, dtype, threads)),
   systemInfo: () => guarded(() => load().systemInfo()),
+  describeDevices: (kind) => guarded(() => load().describeDevices(kind)),
   setThreads: (count) => guarded(() => load().setThreads(count)),
 };

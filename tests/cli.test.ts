@@ -69,7 +69,11 @@ describe('wrong usage ends with 2 and names what was expected', () => {
       ['federate', 'x', '--model', 'y', '--strategy', 'fedprox'],
       /Expected names among feddat, .* but received fedprox/,
     ],
-    ['a device', ['golden', 'x', '--device', 'tpu'], /Allowed choices are cpu/],
+    [
+      'a device',
+      ['golden', 'x', '--device', 'tpu'],
+      /Expected cpu, cuda, cuda:<index> or auto but received tpu/,
+    ],
     ['an option', ['info', '--loud'], /unknown option '--loud'/],
   ];
   test.each(cases)('%s', async (_, args, message) => {

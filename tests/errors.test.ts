@@ -276,7 +276,7 @@ describe('a model', () => {
       /only known settings but received colour/,
     );
     expect(() => Vilt.create(viltPreset('tiny'), { device: 'tpu' as 'cpu' })).toThrow(
-      /Expected "cpu" for device but received "tpu"/,
+      /Expected auto, cpu, cuda or cuda:<index> for device but received "tpu"/,
     );
     expect(() => viltPreset('huge' as 'tiny')).toThrow(
       /Expected one of tiny, small, base for size but received "huge"/,

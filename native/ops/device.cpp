@@ -1,6 +1,7 @@
 #include "ops/device.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <map>
 #include <mutex>
@@ -21,6 +22,9 @@ std::string ownFolder() {
 
 const DevicePlugin& load(const std::string& kind) {
   const std::string path = ownFolder() + "/duet-" + kind + ".so";
+  if (access(path.c_str(), F_OK) != 0)
+    fail(Code::Unsupported, "Device '", kind, "' cannot be used: its library duet-", kind,
+         ".so is not beside the addon; this package was built without it");
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (!library) {
     const char* reason = dlerror();
@@ -62,6 +66,13 @@ Device Device::named(const std::string& name) {
   require(device.index_<count, "Expected ", kind, ":0", count> 1 ? str(" to ", kind, ":", count - 1) : "",
           " for device but received '", name, "'");
   return device;
+}
+
+std::vector<DeviceInfo> Device::all(const std::string& kind) {
+  const DevicePlugin& plugin = pluginOf(kind);
+  std::vector<DeviceInfo> devices;
+  for (int i = 0; i < plugin.count(); ++i) devices.push_back(plugin.describe(i));
+  return devices;
 }
 
 namespace {

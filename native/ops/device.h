@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "gpu/plugin.h"
 
@@ -13,6 +14,8 @@ class Device {
   /// @throws InvalidArgument for a name that means nothing, Unsupported with the reason when the device
   /// cannot be used
   static Device named(const std::string& name);
+  /// All devices of a kind. @throws as `named`
+  static std::vector<DeviceInfo> all(const std::string& kind);
   bool isHost() const { return plugin_ == nullptr; }
   DeviceInfo describe() const { return plugin_ ? plugin_->describe(index_) : DeviceInfo{}; }
 

@@ -1,7 +1,8 @@
-/** duet info: versions and what this machine offers. */
+/** duet info: versions and what this machine offers; duet inspect: what it can compute with. */
 
 import { availableParallelism, totalmem } from 'node:os';
 import { Command } from 'commander';
+import { type Inspection, inspect } from '../device.js';
 import { addonPath } from '../native.js';
 import { versions } from '../run/versions.js';
 
@@ -23,4 +24,25 @@ export function infoCommand(): Command {
       for (const [name, value] of Object.entries(facts))
         process.stdout.write(`${name.padEnd(11)} ${value}\n`);
     });
+}
+
+export function inspectCommand(): Command {
+  return new Command('inspect')
+    .description('Prints the devices there are, which one --device auto takes, and why a GPU is not used.')
+    .option('--json', 'as JSON', false)
+    .action((flags: { json: boolean }) => {
+      const found = inspect();
+      process.stdout.write(flags.json ? `${JSON.stringify(found, null, 2)}\n` : inspectionLines(found));
+    });
+}
+
+function inspectionLines({ auto, cpu, gpus, whyNoGpu }: Inspection): string {
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
+  const lines = [`cpu     ${cpu.isa}, ${cpu.threads} threads, oneDNN ${cpu.onednn}`];
+  for (const gpu of gpus) {
+    const memory = `${gigabytes(gpu.freeBytes)} of ${gigabytes(gpu.memoryBytes)} free`;
+    lines.push(`${gpu.device}  ${gpu.name}, ${gpu.architecture}, ${memory}, driver for CUDA ${gpu.driver}`);
+  }
+  if (whyNoGpu !== undefined) lines.push(`no GPU  ${whyNoGpu}`);
+  return `${[...lines, `auto    takes ${auto}`].join('\n')}\n`;
 }

@@ -11,7 +11,7 @@ import { packageVersion } from '../run/versions.js';
 import { dataCommand } from './data.js';
 import { federateCommand } from './federate.js';
 import { goldenCommand } from './golden.js';
-import { infoCommand } from './info.js';
+import { infoCommand, inspectCommand } from './info.js';
 import { pretrainCommand } from './pretrain.js';
 import { quickstartCommand } from './quickstart.js';
 import { stickersCommand } from './stickers.js';
@@ -32,6 +32,7 @@ export function program(): Command {
     stickersCommand(),
     goldenCommand(),
     infoCommand(),
+    inspectCommand(),
   ];
   for (const command of commands) {
     duet.addCommand(command);

@@ -1,10 +1,11 @@
 /** Options several commands share, and the parsing of numbers with the wording of the package. */
 
 import { InvalidArgumentError, Option } from 'commander';
+import { type DeviceName, deviceSchema } from '../device.js';
 import type { ComputeType } from '../native/core.js';
 
 export interface RuntimeFlags {
-  device: 'cpu';
+  device: DeviceName;
   threads: number;
 }
 
@@ -13,7 +14,13 @@ export interface ComputeFlags extends RuntimeFlags {
 }
 
 export function deviceOption(): Option {
-  return new Option('--device <device>', 'where to compute').choices(['cpu']).default('cpu');
+  return new Option('--device <device>', 'where to compute: cpu, cuda, cuda:<index>, or auto')
+    .argParser((text) => {
+      const { success, data } = deviceSchema.safeParse(text);
+      if (success) return data;
+      throw new InvalidArgumentError(`Expected cpu, cuda, cuda:<index> or auto but received ${text}.`);
+    })
+    .default('cpu');
 }
 
 export function threadsOption(): Option {

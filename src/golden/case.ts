@@ -1,5 +1,6 @@
 /** A case of reference numbers, its outcome, and the comparison of tensors. */
 
+import type { DeviceName } from '../device.js';
 import type { TensorData } from '../native/core.js';
 import { FACTOR, FEW, toleranceFor } from './tolerance.js';
 
@@ -22,7 +23,7 @@ export interface GoldenCase {
 export interface GoldenContext {
   /** The folder of reference numbers. */
   folder: string;
-  device: 'cpu';
+  device: DeviceName;
   threads: number;
 }
 

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { requireInteger, requireObject, requireText } from '../arguments.js';
 import { readJson } from '../data/files.js';
+import { type DeviceName, deviceSchema, resolveDevice } from '../device.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import type { AutoencoderShape, NativeAutoencoderKl, PictureGrid } from '../native/stickers.js';
 import { guarded, native } from '../native.js';
@@ -73,13 +74,16 @@ export async function readAutoencoderShape(folder: string): Promise<AutoencoderS
 }
 
 const optionsSchema = z.strictObject({
+  device: deviceSchema,
   compute: z.enum(['fp32', 'bf16']).default('fp32'),
   threads: z.int().min(0).default(0),
 });
 
 /** How an autoencoder is opened. */
 export interface AutoencoderOptions {
-  /** Products in fp32 (default) or bf16, which needs a processor with AVX-512. */
+  /** Where it computes. Default `cpu`. */
+  device?: DeviceName;
+  /** Products in fp32 (default) or bf16, which on the CPU needs AVX-512. */
   compute?: 'fp32' | 'bf16';
   /** 0 (default) takes one per physical processor. */
   threads?: number;
@@ -117,7 +121,8 @@ export class AutoencoderKl {
     this.shape = shape;
     this.reduction = 2 ** (shape.channels.length - 1);
     this.#files = files;
-    this.#native = guarded(() => new native.AutoencoderKl(shape, options));
+    const device = resolveDevice(options.device);
+    this.#native = guarded(() => new native.AutoencoderKl(shape, { ...options, device }));
   }
 
   /**

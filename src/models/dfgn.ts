@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { requireList, requireText } from '../arguments.js';
+import { type Device, type DeviceName, deviceSchema, resolveDevice } from '../device.js';
 import { DuetError } from '../errors.js';
 import type { TensorData, Tensors } from '../native/core.js';
 import type {
@@ -32,15 +33,15 @@ const WEIGHTS = 'model.safetensors';
 
 const optionsSchema = z.strictObject({
   seed: z.int().min(0).default(0),
-  device: z.string().default('cpu'),
+  device: deviceSchema,
   compute: z.enum(['fp32', 'bf16']).default('fp32'),
   threads: z.int().min(0).default(0),
 });
 
 /** How a network is opened. */
 export interface DfgnOptions {
-  /** Where it runs; 'cpu' is what this version has. */
-  device?: 'cpu';
+  /** Where it computes. Default `cpu`. */
+  device?: DeviceName;
   /**
    * Large products in fp32 (default) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
    * losses are fp32 in both.
@@ -73,7 +74,7 @@ export class Dfgn {
   /** Sizes, as in config.json. */
   readonly config: DfgnConfig;
   /** Where it computes. */
-  readonly device: 'cpu';
+  readonly device: Device;
   /** Type of the large products. */
   readonly compute: 'fp32' | 'bf16';
   /** Of the initial weights. */
@@ -87,21 +88,15 @@ export class Dfgn {
     options: z.output<typeof optionsSchema>,
     origin?: () => Promise<string>,
   ) {
-    if (options.device !== 'cpu') {
-      throw new DuetError(
-        'UNSUPPORTED',
-        `Expected "cpu" for device but received "${options.device}"; other devices are not in this version`,
-      );
-    }
     this.config = config;
-    this.device = 'cpu';
+    this.device = resolveDevice(options.device);
     this.compute = options.compute;
     this.seed = options.seed;
     this.#origin = origin ?? (async () => settingsFingerprint({ config, seed: options.seed }));
     const { seed, compute, threads } = options;
     const initialise = origin === undefined;
     this.#native = guarded(
-      () => new native.Dfgn(dfgnShape(config), { seed, initialise, threads, compute, device: 'cpu' }),
+      () => new native.Dfgn(dfgnShape(config), { seed, initialise, threads, compute, device: this.device }),
     );
   }
 

@@ -9,6 +9,7 @@ import {
   type TextEncoderKind,
   type TextTokenizer,
 } from '../data/text-tokenizer.js';
+import { type DeviceName, deviceSchema, resolveDevice } from '../device.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import type { NativeTextEncoder, TextStates, TokenBatch } from '../native/stickers.js';
 import { guarded, native } from '../native.js';
@@ -18,6 +19,7 @@ import { readTextEncoderConfig, type TextEncoderConfig } from './text-encoder-co
 import { weightFiles } from './weight-files.js';
 
 const optionsSchema = z.strictObject({
+  device: deviceSchema,
   compute: z.enum(['fp32', 'bf16']).default('fp32'),
   threads: z.int().min(0).default(0),
   length: z.int().min(2).optional(),
@@ -30,7 +32,9 @@ const optionsSchema = z.strictObject({
 
 /** How a text encoder is opened. */
 export interface TextEncoderOptions {
-  /** Products in fp32 (default) or bf16, which needs a processor with AVX-512. */
+  /** Where it computes. Default `cpu`. */
+  device?: DeviceName;
+  /** Products in fp32 (default) or bf16, which on the CPU needs AVX-512. */
   compute?: 'fp32' | 'bf16';
   /** 0 (default) takes one per physical processor. */
   threads?: number;
@@ -117,7 +121,10 @@ export class FrozenTextEncoder {
     this.#files = files;
     this.#cacheBytes = options.cacheBytes;
     const { compute, threads } = options;
-    this.#native = guarded(() => new native.TextEncoder(config.kind, config.shape, { compute, threads }));
+    const device = resolveDevice(options.device);
+    this.#native = guarded(
+      () => new native.TextEncoder(config.kind, config.shape, { compute, threads, device }),
+    );
   }
 
   /**

@@ -4,11 +4,12 @@ import { z } from 'zod';
 import type { AnswerVocabulary } from '../data/answers.js';
 import type { PictureSpec } from '../data/image-processor.js';
 import type { Tokenizer } from '../data/tokenizer.js';
+import { type DeviceName, deviceSchema } from '../device.js';
 
 /** What every way of opening a model takes, with all defaults. */
 export const viltOptionsSchema = z.strictObject({
   seed: z.int().min(0).default(0),
-  device: z.string().default('cpu'),
+  device: deviceSchema,
   compute: z.enum(['fp32', 'bf16']).default('fp32'),
   threads: z.int().min(0).default(0),
   adapters: z.strictObject({ reduction: z.int().min(1).default(16) }).optional(),
@@ -18,8 +19,8 @@ export type CheckedViltOptions = z.output<typeof viltOptionsSchema>;
 
 /** How a model is opened. */
 export interface ViltOptions {
-  /** Where training runs; 'cpu' is what this version has. */
-  device?: 'cpu';
+  /** Where it computes. Default `cpu`. */
+  device?: DeviceName;
   /**
    * Matrix products in fp32 (default) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
    * losses are fp32 in both.

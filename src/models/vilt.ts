@@ -20,6 +20,7 @@ import {
 import { AnswerVocabulary } from '../data/answers.js';
 import { type PictureSpec, pictureSpec, readPictureSpec } from '../data/image-processor.js';
 import { Tokenizer } from '../data/tokenizer.js';
+import { type Device, resolveDevice } from '../device.js';
 import { DuetError, type DuetErrorCode } from '../errors.js';
 import type { TensorData, Tensors } from '../native/core.js';
 import type {
@@ -60,7 +61,7 @@ export class Vilt {
   /** The answers of the head `vqa`, where they are known by name. */
   answers: AnswerVocabulary | undefined;
   /** Where it computes. */
-  readonly device: 'cpu';
+  readonly device: Device;
   /** Type of the matrix products. */
   readonly compute: 'fp32' | 'bf16';
   /** Width of the model / width of the adapters; undefined without adapters. */
@@ -74,14 +75,8 @@ export class Vilt {
   #user: string | undefined;
 
   private constructor(config: ViltConfig, options: CheckedViltOptions, origin?: () => Promise<string>) {
-    if (options.device !== 'cpu') {
-      throw new DuetError(
-        'UNSUPPORTED',
-        `Expected "cpu" for device but received "${options.device}"; other devices are not in this version`,
-      );
-    }
     this.config = config;
-    this.device = 'cpu';
+    this.device = resolveDevice(options.device);
     this.compute = options.compute;
     this.seed = options.seed;
     this.adapterReduction = options.adapters?.reduction;
@@ -92,7 +87,7 @@ export class Vilt {
     const { seed, compute, threads } = options;
     const initialise = origin === undefined;
     this.#native = guarded(
-      () => new native.Vilt(viltShape(config), { seed, initialise, threads, compute, device: 'cpu' }),
+      () => new native.Vilt(viltShape(config), { seed, initialise, threads, compute, device: this.device }),
     );
     const { adapters } = options;
     if (adapters) this.#call((model) => model.addAdapters(adapters.reduction, seed));

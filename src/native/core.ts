@@ -71,6 +71,19 @@ export interface NativePreparedPictures {
 }
 
 /** What the native core runs on. */
+/** A GPU. */
+export interface DeviceInfo {
+  /** E.g. `NVIDIA H200`. */
+  name: string;
+  /** E.g. `sm_90`. */
+  architecture: string;
+  memoryBytes: number;
+  freeBytes: number;
+  /** CUDA versions of the driver and of this package. */
+  driver: string;
+  runtime: string;
+}
+
 export interface SystemInfo {
   /** 'avx512', 'avx2' or 'generic' */
   isa: string;

@@ -161,5 +161,5 @@ export interface NativeViltOptions {
   /** 0 asks for the number of physical processors. */
   threads?: number;
   compute?: ComputeType;
-  device?: 'cpu';
+  device?: string;
 }

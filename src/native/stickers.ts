@@ -297,6 +297,7 @@ export interface NativeAutoencoderKl extends NativeFrozenModel {
 }
 
 export interface NativeFrozenOptions {
+  device?: string;
   compute?: ComputeType;
   /** 0 asks for the number of physical processors. */
   threads?: number;

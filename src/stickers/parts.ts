@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from '../data/files.js';
 import { DuetError } from '../errors.js';
+import type { DeviceName } from '../device.js';
 import { Dfgn } from '../models/dfgn.js';
 import { type DfgnConfig, dfgnConfig, dfgnConfigSchema } from '../models/dfgn-config.js';
 import { writeAtomic } from '../run/files.js';
@@ -39,7 +40,7 @@ const pipelineSchema = z.strictObject({
 export type SavedPipeline = z.output<typeof pipelineSchema>;
 
 export interface MachineSettings {
-  device: 'cpu';
+  device: DeviceName;
   compute: 'fp32' | 'bf16';
   threads: number;
 }
@@ -131,10 +132,10 @@ function withCaptionEncoder(config: DfgnConfig, { vocabulary, length }: CaptionT
 async function openText(
   settings: PipelineSettings & { captions?: readonly string[]; runDir?: string },
 ): Promise<TextSource> {
-  const { text, network, captions, runDir, compute, threads } = settings;
+  const { text, network, captions, runDir, device, compute, threads } = settings;
   if (text !== 'captions') {
     const widths = { text: network.cross_attention_dim, t5: network.t5_dim };
-    return PretrainedText.open(text, widths, { compute, threads });
+    return PretrainedText.open(text, widths, { device, compute, threads });
   }
   if (runDir !== undefined) {
     const vocabulary = await CaptionVocabulary.load(join(runDir, VOCABULARY));
@@ -146,8 +147,8 @@ async function openText(
 }
 
 async function openSpace(settings: PipelineSettings & { cache?: string | undefined }): Promise<Space> {
-  const { space, patch, channels, compute, threads, cache } = settings;
+  const { space, patch, channels, device, compute, threads, cache } = settings;
   return space === 'pixels'
     ? new PixelSpace(channels, patch)
-    : LatentSpace.open(space.autoencoder, { compute, threads, cache });
+    : LatentSpace.open(space.autoencoder, { device, compute, threads, cache });
 }

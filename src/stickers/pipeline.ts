@@ -12,6 +12,7 @@ import {
   requireObject,
   requireText,
 } from '../arguments.js';
+import { type DeviceName, deviceSchema } from '../device.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { validated } from '../validation.js';
 import { checkTiming } from './animation.js';
@@ -24,8 +25,8 @@ import { applyMasks } from './tasks.js';
 
 /** Where a pipeline computes. */
 export interface PipelineOptions {
-  /** What this version has. */
-  device?: 'cpu';
+  /** Where it computes. Default `cpu`. */
+  device?: DeviceName;
   /** Large products in fp32 (default) or bf16, which needs a processor with AVX-512. */
   compute?: 'fp32' | 'bf16';
   /** 0 (default) takes one per physical processor. */
@@ -74,7 +75,7 @@ const GENERATE_OPTIONS = {
 } as const satisfies Record<keyof GenerateOptions, true>;
 
 const machineSchema = z.strictObject({
-  device: z.literal('cpu').default('cpu'),
+  device: deviceSchema,
   compute: z.enum(['fp32', 'bf16']).default('fp32'),
   threads: z.int().min(0).default(0),
 });

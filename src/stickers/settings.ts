@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { z } from 'zod';
 import { requireInstance, requireKnown, requireObject } from '../arguments.js';
 import { StickerDataset } from '../data/stickers/dataset.js';
+import { type DeviceName, deviceSchema } from '../device.js';
 import { DuetError } from '../errors.js';
 import { type DfgnConfig, type DfgnConfigInput, dfgnConfig } from '../models/dfgn-config.js';
 import { requireRunDir } from '../run/run-folder.js';
@@ -60,7 +61,7 @@ const settingsSchema = z.strictObject({
   gradientCheckpointing: z.boolean().default(false),
   wordDrop: rate.default(WORD_DROP_PROBABILITY),
   seed: z.int().min(0).default(0),
-  device: z.literal('cpu').default('cpu'),
+  device: deviceSchema,
   compute: z.enum(['fp32', 'bf16']).default('fp32'),
   threads: z.int().min(0).default(0),
   runDir: z.string().optional(),
@@ -118,8 +119,8 @@ export interface StickerTrainerOptions {
   wordDrop?: number;
   /** Of weights, order, tasks, noise. Default 0. */
   seed?: number;
-  /** What this version has. */
-  device?: 'cpu';
+  /** Where it computes. Default `cpu`. */
+  device?: DeviceName;
   /** Large products in fp32 (default) or bf16; weights, norms and losses are fp32 in both. */
   compute?: 'fp32' | 'bf16';
   /** 0 (default) takes one per physical processor. */

@@ -1,6 +1,7 @@
 /** The space the network works in. */
 
 import { DiskCache } from '../data/disk-cache.js';
+import { type DeviceName, resolveDevice } from '../device.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { AutoencoderKl } from '../models/autoencoder.js';
 import { native } from '../native.js';
@@ -121,6 +122,7 @@ const FORMAT = 1;
 
 /** How a space of latents is opened. */
 export interface LatentSpaceOptions {
+  device?: DeviceName;
   compute?: 'fp32' | 'bf16';
   threads?: number;
   /** Of encoded clips that are kept in memory; default 1 GiB. */
@@ -144,19 +146,28 @@ export class LatentSpace implements Space {
   private constructor(
     autoencoder: AutoencoderKl,
     files: DiskCache | undefined,
-    { compute = 'fp32', threads = 0, cacheBytes = 2 ** 30 }: LatentSpaceOptions,
+    { device = 'cpu', compute = 'fp32', threads = 0, cacheBytes = 2 ** 30 }: LatentSpaceOptions,
   ) {
     this.#autoencoder = autoencoder;
     this.channels = autoencoder.shape.latentChannels;
     this.reduction = autoencoder.reduction;
     this.#cacheBytes = cacheBytes;
     this.#files = files;
-    this.#maker = async () => [FORMAT, await this.fingerprint(), compute, threads, native.systemInfo()];
+    const place = device === 'cpu' ? [] : [resolveDevice(device)];
+    this.#maker = async () => [
+      FORMAT,
+      await this.fingerprint(),
+      compute,
+      threads,
+      native.systemInfo(),
+      ...place,
+    ];
   }
 
   static async open(folder: string, options: LatentSpaceOptions = {}): Promise<LatentSpace> {
-    const { compute, threads, cache } = options;
+    const { device, compute, threads, cache } = options;
     const autoencoder = await AutoencoderKl.fromPretrained(folder, {
+      ...(device !== undefined && { device }),
       ...(compute !== undefined && { compute }),
       ...(threads !== undefined && { threads }),
     });

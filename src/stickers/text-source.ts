@@ -72,7 +72,7 @@ export class PretrainedText implements TextSource {
   static async open(
     settings: TextSourceSettings,
     widths: { text: number; t5: number | null },
-    options: Pick<TextEncoderOptions, 'compute' | 'threads'> = {},
+    options: Pick<TextEncoderOptions, 'device' | 'compute' | 'threads'> = {},
   ): Promise<PretrainedText> {
     const { encoder, second, length } = settings;
     if ((second === undefined) !== (widths.t5 === null)) {
