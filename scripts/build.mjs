@@ -3,11 +3,12 @@
 //   npm run build            the addon (build/Release/duet.node) and the TypeScript (dist)
 //   npm run build:native     the addon alone
 //   npm run build:ts         the TypeScript alone
+//   npm run build:cuda       the CUDA plugin too, where nvcc is found: every kernel for every GPU, which takes minutes
 //   node scripts/build.mjs native ts bench     the benchmarks too (dist-bench)
 import { chmodSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { fail, jobs, root, runModule, withLock } from './common.mjs';
+import { fail, hasProgram, jobs, root, runModule, withLock } from './common.mjs';
 import { setup } from './setup.mjs';
 
 /** A build folder whose configuration broke off, belongs to another place or lost its tools starts afresh. */
@@ -38,6 +39,15 @@ export function buildNative(folder = 'build', definitions = []) {
   });
 }
 
+/** The addon with its CUDA plugin beside it; later builds of the addon keep it current. */
+function buildCuda() {
+  if (hasProgram('nvcc') || process.env.CUDACXX) buildNative('build', ['DUET_CUDA=ON']);
+  else
+    process.stderr.write(
+      'No CUDA plugin: nvcc was not found (it is needed to build the plugin, not to use it)\n',
+    );
+}
+
 /** Compiles the TypeScript of one tsconfig. */
 export function buildTypeScript(project) {
   withLock('build', () => runModule('typescript/bin/tsc', ['-p', project]));
@@ -57,13 +67,14 @@ export function build(parts) {
   setup();
   for (const part of parts) {
     if (part === 'native') buildNative();
+    else if (part === 'cuda') buildCuda();
     else if (part === 'ts') {
       buildTypeScript('tsconfig.json');
       sweep('dist', 'src');
       const command = path.join(root, 'dist/cli/main.js');
       if (existsSync(command)) chmodSync(command, 0o755);
     } else if (part === 'bench') buildTypeScript('tsconfig.bench.json');
-    else fail(`Expected native, ts or bench but received ${part}`);
+    else fail(`Expected native, cuda, ts or bench but received ${part}`);
   }
 }
 

@@ -78,6 +78,14 @@ export function setupBrowser() {
   if (problem) process.stderr.write(`${problem}\nWithout it the browser tests are skipped\n`);
 }
 
+/** For the emulated GPU of the tests; without it they run on the CPU alone. */
+export function setupEmulation() {
+  const code = '#if !__has_include(<boost/context/fiber.hpp>)\n#error missing\n#endif';
+  if (links(code, ['-fsyntax-only'])) return;
+  const problem = installPackages(['libboost-context-dev'], 'the tests on an emulated GPU');
+  if (problem) process.stderr.write(`${problem}\nWithout it GPU kernels are not tested\n`);
+}
+
 /**
  * Does node_modules hold what package-lock.json says? npm writes its own record of what it installed,
  * as its last act; packages for other platforms may be absent from it.

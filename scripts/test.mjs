@@ -8,13 +8,14 @@ import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import { build } from './build.mjs';
 import { root, run } from './common.mjs';
-import { setup, setupBrowser } from './setup.mjs';
+import { setup, setupBrowser, setupEmulation } from './setup.mjs';
 import { runTests } from './vitest.mjs';
 
 setup({ python3: 'python3', strip: 'binutils', 'clang-format': 'clang-format' });
 setupBrowser();
+setupEmulation();
 for (const script of ['lint', 'typecheck']) run(process.execPath, [path.join(root, `scripts/${script}.mjs`)]);
-build(['native', 'ts']);
+build(['native', 'cuda', 'ts']);
 const cache = path.join(root, '.cache');
 mkdirSync(cache, { recursive: true });
 const report = path.join(cache, `vitest-${process.pid}.json`);
