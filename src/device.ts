@@ -1,11 +1,10 @@
 /** Devices: where models compute, which there are, and why a GPU is not used. */
 
 import { spawnSync } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { DuetError } from './errors.js';
 import type { DeviceInfo } from './native/core.js';
-import { native } from './native.js';
+import { addonPath, native } from './native.js';
 
 /**
  * `cpu`; `cuda` or `cuda:<index>`, an NVIDIA GPU, which is an error where it cannot be used; `auto`, the first GPU if one can be
@@ -37,9 +36,21 @@ export interface Inspection {
   whyNoGpu?: string;
 }
 
-type Probed = { gpus: DeviceInfo[] } | { problem: string; code: string };
+type Probed = { gpus: DeviceInfo[] } | { problem: string };
 
 let probed: Probed | undefined;
+
+/** Run in a process of its own with the addon's path: tells the GPUs, or why there are none, as one line of JSON. */
+const PROBE = `
+  const addon = process.argv[1];
+  let answer;
+  try {
+    answer = { gpus: require(addon).describeDevices('cuda') };
+  } catch (error) {
+    answer = { problem: String(error.message ?? error) };
+  }
+  process.stdout.write(JSON.stringify(answer));
+`;
 
 /**
  * Asks for the GPUs in a child process, once: a driver that ends the process ends only that one.
@@ -47,14 +58,15 @@ let probed: Probed | undefined;
  */
 function probe(): Probed {
   if (probed) return probed;
-  const script = fileURLToPath(new URL('../dist/device-probe.js', import.meta.url));
-  const child = spawnSync(process.execPath, [script], { encoding: 'utf8', timeout: 60_000 });
+  const child = spawnSync(process.execPath, ['-e', PROBE, addonPath()], {
+    encoding: 'utf8',
+    timeout: 60_000,
+  });
   try {
     probed = JSON.parse(child.stdout) as Probed;
   } catch {
     const how = child.error?.message ?? (child.signal ? `signal ${child.signal}` : `status ${child.status}`);
-    const problem = `Device 'cuda' cannot be used: the process that tried it ended with ${how}`;
-    probed = { problem, code: 'UNSUPPORTED' };
+    probed = { problem: `Device 'cuda' cannot be used: the process that tried it ended with ${how}` };
   }
   return probed;
 }
