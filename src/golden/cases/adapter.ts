@@ -1,9 +1,10 @@
 /** adapter: the bottleneck adapter forward and backward, one case a mode (single or gated) and call (how it is wired). */
 
 import { z } from 'zod';
+import { resolveDevice } from '../../device.js';
 import type { TensorData } from '../../native/core.js';
 import { native } from '../../native.js';
-import { Comparison, floats, type GoldenCase } from '../case.js';
+import { Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
 import { readSettings, readTensors, type TensorMap, under } from '../files.js';
 
 const schema = z.looseObject({
@@ -20,7 +21,7 @@ function adaptersOf(mode: string): { mode: 'single' | 'gated'; first: string; se
   return single?.[1] ? { mode: 'single', first: single[1] } : undefined;
 }
 
-export async function adapterCases(folder: string): Promise<GoldenCase[]> {
+export async function adapterCases(folder: string, context: GoldenContext): Promise<GoldenCase[]> {
   const info = await readSettings(schema, folder, 'info.json');
   const inputs = await readTensors(folder, 'inputs.safetensors');
   const outputs = await readTensors(folder, 'outputs.safetensors');
@@ -40,6 +41,7 @@ export async function adapterCases(folder: string): Promise<GoldenCase[]> {
         inputsOf(inputs, adapters, call),
         attributes,
         inputs.grad_out,
+        resolveDevice(context.device),
       );
       for (const [what, expected] of Object.entries(under(outputs, `${kind}.`))) {
         comparison.close(what, floats(actual[ourName(what)]), floats(expected), info.max_abs_diff_to_float64);

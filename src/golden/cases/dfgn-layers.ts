@@ -9,6 +9,7 @@
 
 import { basename } from 'node:path';
 import { z } from 'zod';
+import { resolveDevice } from '../../device.js';
 import type { TensorData } from '../../native/core.js';
 import { native } from '../../native.js';
 import { type Comparison, floats, type GoldenCase, type GoldenContext, missingOf, skipped } from '../case.js';
@@ -67,7 +68,7 @@ export async function stiLayerCases(folder: string, context: GoldenContext): Pro
 async function compareSti(
   folder: string,
   name: string,
-  { threads }: GoldenContext,
+  { device, threads }: GoldenContext,
   comparison: Comparison,
 ): Promise<void> {
   native.setThreads(threads);
@@ -84,6 +85,7 @@ async function compareSti(
     { x: stored.input as TensorData, ...prefixed(parameters) },
     { frames: settings.num_frames, groups: settings.norm_num_groups, heads: settings.num_attention_heads },
     stored.grad_output,
+    resolveDevice(device),
   );
   comparison.tensor('output', floats(result.out), floats(stored.output), output);
   const between = { attention: 'attention_tokens', semantic: 'semantic', detail: 'detail' };
@@ -170,7 +172,7 @@ export async function blockCases(folder: string, context: GoldenContext): Promis
       const title = `${prefix}${name}`;
       const stored = await readTensors(folder, `${name}.safetensors`);
       if (Object.keys(stored).some((key) => /^output_\d+$/.test(key)))
-        return golden(title, (comparison) => compareTimes(stored, comparison));
+        return golden(title, (comparison) => compareTimes(stored, context, comparison));
       const op = opOf(name, settings[name]?.config ?? {}, stored);
       if (!op) return skipped(title, 'not a piece this version knows');
       return golden(title, (comparison) =>
@@ -182,12 +184,16 @@ export async function blockCases(folder: string, context: GoldenContext): Promis
 }
 
 /** Sines and cosines of times, for every stored width. */
-async function compareTimes(stored: TensorMap, comparison: Comparison): Promise<void> {
+async function compareTimes(
+  stored: TensorMap,
+  context: GoldenContext,
+  comparison: Comparison,
+): Promise<void> {
   for (const [key, tensor] of Object.entries(stored)) {
     const width = /^output_(\d+)$/.exec(key)?.[1];
     if (width === undefined) continue;
     const size = Number(width);
-    const waves = floats(await wavesOf(stored, size));
+    const waves = floats(await wavesOf(stored, size, context));
     for (const [row, time] of integers(stored['input.timesteps']).entries()) {
       const part = (values: Float32Array) => values.subarray(row * size, (row + 1) * size);
       const tolerance = Math.max(OUTPUT, time * 2 ** -24);
@@ -196,10 +202,14 @@ async function compareTimes(stored: TensorMap, comparison: Comparison): Promise<
   }
 }
 
-async function wavesOf(stored: TensorMap, width: number): Promise<TensorData> {
+async function wavesOf(
+  stored: TensorMap,
+  width: number,
+  { device }: Pick<GoldenContext, 'device'>,
+): Promise<TensorData> {
   const data = Float32Array.from(integers(stored['input.timesteps']));
   const times: TensorData = { dtype: 'f32', shape: [data.length], data };
-  const result = await native.runOp('timeEmbedding', { times }, { width });
+  const result = await native.runOp('timeEmbedding', { times }, { width }, undefined, resolveDevice(device));
   return result.out as TensorData;
 }
 
@@ -207,14 +217,14 @@ async function compareBlock(
   stored: TensorMap,
   [op, attributes]: [string, Attributes],
   floor: Floor,
-  { threads }: GoldenContext,
+  { device, threads }: GoldenContext,
   comparison: Comparison,
 ): Promise<void> {
   native.setThreads(threads);
   const inputs = under(stored, 'input.');
   if (inputs.timesteps) {
     const first = Object.keys(stored).find((key) => key.endsWith('linear_1.weight')) ?? '';
-    inputs.x = await wavesOf(stored, stored[first]?.shape[1] ?? 0);
+    inputs.x = await wavesOf(stored, stored[first]?.shape[1] ?? 0, { device });
     delete inputs.timesteps;
   }
   const result = await native.runOp(
@@ -222,6 +232,7 @@ async function compareBlock(
     { ...inputs, ...prefixed(under(stored, 'param.')) },
     attributes,
     stored.grad_output,
+    resolveDevice(device),
   );
   const tolerance = atLeast(OUTPUT, floor.output?.max_abs_diff_f32_f64);
   comparison.tensor('output', floats(result.out), floats(stored.output), tolerance);

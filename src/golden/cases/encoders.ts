@@ -18,7 +18,10 @@ type Run = (folder: string, comparison: Comparison, threads: number) => Promise<
 
 const RUNS: Record<string, Run> = { clip_text: clipText, bert, t5, vae };
 
-export async function encoderCases(folder: string, { threads }: GoldenContext): Promise<GoldenCase[]> {
+export async function encoderCases(
+  folder: string,
+  { device, threads }: GoldenContext,
+): Promise<GoldenCase[]> {
   const cases: GoldenCase[] = [];
   for (const [name, run] of Object.entries(RUNS)) {
     if (!(await isThere(folder, name, 'io.safetensors'))) continue;
@@ -36,7 +39,7 @@ export async function encoderCases(folder: string, { threads }: GoldenContext): 
 
 async function clipText(folder: string, comparison: Comparison, threads: number): Promise<void> {
   const io = await readTensors(folder, 'io.safetensors');
-  using encoder = await FrozenTextEncoder.fromPretrained(folder, { threads });
+  using encoder = await FrozenTextEncoder.fromPretrained(folder, { device, threads });
   const actual = await encoder.encodeTokens(tokensOf(io), true);
   const hidden = actual.hiddenStates ?? [];
   compare(comparison, io, {
@@ -49,14 +52,14 @@ async function clipText(folder: string, comparison: Comparison, threads: number)
 
 async function bert(folder: string, comparison: Comparison, threads: number): Promise<void> {
   const io = await readTensors(folder, 'io.safetensors');
-  using encoder = await FrozenTextEncoder.fromPretrained(folder, { threads });
+  using encoder = await FrozenTextEncoder.fromPretrained(folder, { device, threads });
   const actual = await encoder.encodeTokens(tokensOf(io, 'attention_mask'));
   compare(comparison, io, { last_hidden_state: actual.lastHiddenState });
 }
 
 async function t5(folder: string, comparison: Comparison, threads: number): Promise<void> {
   const io = await readTensors(folder, 'io.safetensors');
-  using encoder = await FrozenTextEncoder.fromPretrained(folder, { threads });
+  using encoder = await FrozenTextEncoder.fromPretrained(folder, { device, threads });
   const seen = await encoder.encodeTokens(tokensOf(io), true);
   const masked = await encoder.encodeTokens(tokensOf(io, 'attention_mask'));
   compare(comparison, io, {
@@ -98,7 +101,7 @@ async function buckets(
 
 async function vae(folder: string, comparison: Comparison, threads: number): Promise<void> {
   const io = await readTensors(folder, 'io.safetensors');
-  using model = await AutoencoderKl.fromPretrained(folder, { threads });
+  using model = await AutoencoderKl.fromPretrained(folder, { device, threads });
   const image = floats(io.image);
   const [clips = 0, , height = 0, width = 0] = io.image?.shape ?? [];
   const grid = { clips, frames: 1, height, width };

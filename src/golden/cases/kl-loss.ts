@@ -1,8 +1,9 @@
 /** kl_loss: distillation and classification loss with their gradients, one case a shape and kind of logits. */
 
 import { z } from 'zod';
+import { resolveDevice } from '../../device.js';
 import { native } from '../../native.js';
-import { Comparison, floats, type GoldenCase } from '../case.js';
+import { Comparison, floats, type GoldenCase, type GoldenContext } from '../case.js';
 import { readSettings, readTensors, type TensorMap } from '../files.js';
 import { FACTOR, HALF_BIT, RELATIVE, relativeTolerance } from '../tolerance.js';
 
@@ -15,7 +16,7 @@ const schema = z.looseObject({
 
 const PARTS = ['kl', 'bce', 'combined'] as const;
 
-export async function klLossCases(folder: string): Promise<GoldenCase[]> {
+export async function klLossCases(folder: string, context: GoldenContext): Promise<GoldenCase[]> {
   const info = await readSettings(schema, folder, 'info.json');
   const inputs = await readTensors(folder, 'inputs.safetensors');
   const outputs = await readTensors(folder, 'outputs.safetensors');
@@ -45,7 +46,13 @@ export async function klLossCases(folder: string): Promise<GoldenCase[]> {
         if (!loss) continue;
         const attributes = { temperature: info.temperature, axis, part };
         const given: TensorMap = labels ? { output, target, labels } : { output, target };
-        const actual = await native.runOp('distillation_loss', given, attributes);
+        const actual = await native.runOp(
+          'distillation_loss',
+          given,
+          attributes,
+          undefined,
+          resolveDevice(context.device),
+        );
         const expected = floats(loss)[0] ?? Number.NaN;
         comparison.scalar(
           part,
