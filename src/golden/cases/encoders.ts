@@ -14,7 +14,8 @@ import { EXACT, toleranceFor } from '../tolerance.js';
 const TOLERANCE = 1e-5;
 const DECODER_TOLERANCE = 2e-5;
 
-type Run = (folder: string, comparison: Comparison, threads: number) => Promise<void>;
+type Machine = Pick<GoldenContext, 'device' | 'threads'>;
+type Run = (folder: string, comparison: Comparison, machine: Machine) => Promise<void>;
 
 const RUNS: Record<string, Run> = { clip_text: clipText, bert, t5, vae };
 
@@ -29,7 +30,7 @@ export async function encoderCases(
       name: `encoders/${name}`,
       async run() {
         const comparison = new Comparison(this.name);
-        await run(join(folder, name), comparison, threads);
+        await run(join(folder, name), comparison, { device, threads });
         return comparison.outcome();
       },
     });
@@ -37,9 +38,9 @@ export async function encoderCases(
   return cases;
 }
 
-async function clipText(folder: string, comparison: Comparison, threads: number): Promise<void> {
+async function clipText(folder: string, comparison: Comparison, machine: Machine): Promise<void> {
   const io = await readTensors(folder, 'io.safetensors');
-  using encoder = await FrozenTextEncoder.fromPretrained(folder, { device, threads });
+  using encoder = await FrozenTextEncoder.fromPretrained(folder, machine);
   const actual = await encoder.encodeTokens(tokensOf(io), true);
   const hidden = actual.hiddenStates ?? [];
   compare(comparison, io, {
@@ -50,16 +51,16 @@ async function clipText(folder: string, comparison: Comparison, threads: number)
   });
 }
 
-async function bert(folder: string, comparison: Comparison, threads: number): Promise<void> {
+async function bert(folder: string, comparison: Comparison, machine: Machine): Promise<void> {
   const io = await readTensors(folder, 'io.safetensors');
-  using encoder = await FrozenTextEncoder.fromPretrained(folder, { device, threads });
+  using encoder = await FrozenTextEncoder.fromPretrained(folder, machine);
   const actual = await encoder.encodeTokens(tokensOf(io, 'attention_mask'));
   compare(comparison, io, { last_hidden_state: actual.lastHiddenState });
 }
 
-async function t5(folder: string, comparison: Comparison, threads: number): Promise<void> {
+async function t5(folder: string, comparison: Comparison, machine: Machine): Promise<void> {
   const io = await readTensors(folder, 'io.safetensors');
-  using encoder = await FrozenTextEncoder.fromPretrained(folder, { device, threads });
+  using encoder = await FrozenTextEncoder.fromPretrained(folder, machine);
   const seen = await encoder.encodeTokens(tokensOf(io), true);
   const masked = await encoder.encodeTokens(tokensOf(io, 'attention_mask'));
   compare(comparison, io, {
@@ -99,9 +100,9 @@ async function buckets(
   comparison.tensor('bucket', received, wanted, EXACT);
 }
 
-async function vae(folder: string, comparison: Comparison, threads: number): Promise<void> {
+async function vae(folder: string, comparison: Comparison, machine: Machine): Promise<void> {
   const io = await readTensors(folder, 'io.safetensors');
-  using model = await AutoencoderKl.fromPretrained(folder, { device, threads });
+  using model = await AutoencoderKl.fromPretrained(folder, machine);
   const image = floats(io.image);
   const [clips = 0, , height = 0, width = 0] = io.image?.shape ?? [];
   const grid = { clips, frames: 1, height, width };
