@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/tensor.h"
 
 #define __global__
 #define __device__
@@ -253,6 +254,10 @@ class Upload {
 template <typename T>
 void readBack(T* to, const T* from, int64_t count = 1) {
   std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+}
+
+inline uint32_t packBf16(float low, float high) {
+  return toBf16(low).bits | static_cast<uint32_t>(toBf16(high).bits) << 16;
 }
 
 // Tensor cores: see tensor_core.h for who holds what.

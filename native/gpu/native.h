@@ -20,6 +20,13 @@ namespace duet::gpu {
 /// Of the device in use.
 cudaStream_t stream();
 
+/// Two values as bf16 in a word, rounded to nearest even.
+__device__ __forceinline__ uint32_t packBf16(float low, float high) {
+  uint32_t word;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  return word;
+}
+
 /// @throws duet::Error for what a call of the runtime answers
 void check(cudaError_t answer, const char* what);
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/tensor.h"
+#include "ops/normal_tail.h"
 
 #ifndef DUET_ISA
 #define DUET_ISA generic
@@ -138,22 +139,11 @@ static inline float siluSlope(float x) {
   return s * (1.0f + x * (1.0f - s));
 }
 
-/// Standard normal distribution function and density at x, sharing one exponential. The tail
-/// 0.5 erfc(a / sqrt 2) is exp(-a^2/2) times a polynomial in 1 / (1 + 0.3 a), fitted by weighted
-/// least squares; absolute error below 1e-7.
+/// Standard normal distribution function and density at x, sharing one exponential.
 static inline void normalCdf(float x, float& cdf, float& density) {
   const float a = x < 0.0f ? -x : x;
   const float e = fastExp(-0.5f * a * a);
-  const float t = 1.0f / (1.0f + 0.3f * a);
-  float p = 0.052445199340581894f;
-  p = p * t - 0.327688604593277f;
-  p = p * t + 0.7169326543807983f;
-  p = p * t - 0.5608687996864319f;
-  p = p * t + 0.4918017089366913f;
-  p = p * t - 0.017569713294506073f;
-  p = p * t + 0.14736898243427277f;
-  p = p * t - 0.002421427983790636f;
-  const float tail = p * e;
+  const float tail = normalTail(1.0f / (1.0f + 0.3f * a)) * e;
   cdf = x < 0.0f ? tail : 1.0f - tail;
   density = 0.3989422804014327f * e;
 }
