@@ -1,6 +1,7 @@
 #include "ops/elementwise.h"
 
 #include "core/philox.h"
+#include "gpu/column_sum.h"
 #include "gpu/kernel.h"
 #include "ops/kernels.h"
 
@@ -48,39 +49,16 @@ void scale(const float* x, float factor, float* y, int64_t count, bool accumulat
     forEach(count, [=] DUET_LAMBDA(int64_t i) { y[i] = factor * x[i]; });
 }
 
-/// Warps across 32 columns, eight of them down a chunk of rows; their sums meet in shared memory.
-constexpr unsigned kSumWarps = 8;
-
 template <typename T>
-__global__ void chunkSumKernel(const T* x, int64_t rows, int64_t columns, int64_t stride, float* partial) {
-  DUET_SHARED(float, sums, [kSumWarps][kWarp]);
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kWarp + threadIdx.x;
-  const int64_t chunk = blockIdx.y, chunks = gridDim.y;
-  const int64_t end = rows * (chunk + 1) / chunks;
-  float sum = 0.0f;
-  if (column < columns)
-    for (int64_t row = rows * chunk / chunks + threadIdx.y; row < end; row += kSumWarps)
-      sum += loadAs(x, row * stride + column);
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y > 0 || column >= columns) return;
-  for (unsigned warp = 1; warp < kSumWarps; ++warp) sum += sums[warp][threadIdx.x];
-  partial[chunk * columns + column] = sum;
-}
-
-template <typename T>
-void columnSumAs(const void* x, int64_t rows, int64_t columns, int64_t stride, float* out, bool accumulate) {
-  constexpr int64_t rowsOfChunk = 256, most = 1024;
-  const int64_t chunks = blocksFor(rows, rowsOfChunk, most);
-  const Scratch<float> partial(chunks * columns);
-  launch(chunkSumKernel<T>, dim3(blocksFor(columns, kWarp, INT32_MAX), static_cast<unsigned>(chunks)),
-         dim3(kWarp, kSumWarps), 0, static_cast<const T*>(x), rows, columns, stride, partial.data());
-  const float* sums = partial.data();
-  forEach(columns, [=] DUET_LAMBDA(int64_t j) {
-    float sum = accumulate ? out[j] : 0.0f;
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += sums[chunk * columns + j];
-    out[j] = sum;
-  });
+void columnSumAs(const void* from, int64_t rows, int64_t columns, int64_t stride, float* out,
+                 bool accumulate) {
+  const T* x = static_cast<const T*>(from);
+  sumColumns<1>(
+      rows, columns,
+      [=] DUET_LAMBDA(int64_t row, int64_t j, float(&sum)[1]) { sum[0] += loadAs(x, row * stride + j); },
+      [=] DUET_LAMBDA(int64_t, int64_t j, const float(&sum)[1]) {
+        out[j] = (accumulate ? out[j] : 0.0f) + sum[0];
+      });
 }
 
 void columnSum(const void* x, DType dtype, int64_t rows, int64_t columns, int64_t stride, float* out,

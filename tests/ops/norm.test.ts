@@ -22,6 +22,8 @@ describe('layer_norm', () => {
       [40, 33],
       [2, 768],
       [2, 5000],
+      [2, 1001],
+      [200, 5],
     ])(`${compute}, %i rows of %i`, async (rows, columns) => {
       await checkOp({
         op: 'layer_norm',
