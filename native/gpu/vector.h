@@ -24,20 +24,60 @@ bool vectorsFit(const T*... places) {
   return ((reinterpret_cast<uintptr_t>(places) % (N * sizeof(T) < 16 ? N * sizeof(T) : 16) == 0) && ...);
 }
 
-template <int N>
+/// Whether a kernel writes what it reads. Where it does not, its reads may go ahead of its writes.
+enum class Source { written, constant };
+
+template <typename Word, Source From>
+DUET_DEVICE Word loadWord(const void* p) {
+  if constexpr (From == Source::constant)
+    return __ldg(static_cast<const Word*>(p));
+  else
+    return *static_cast<const Word*>(p);
+}
+
+template <Source From = Source::written, int N>
 DUET_DEVICE void loadVector(const float* p, int64_t i, float (&v)[N]) {
   if constexpr (N == 1) {
-    v[0] = p[i];
+    v[0] = loadWord<float, From>(p + i);
   } else if constexpr (N == 2) {
-    const float2 two = *reinterpret_cast<const float2*>(p + i);
+    const float2 two = loadWord<float2, From>(p + i);
     v[0] = two.x, v[1] = two.y;
   } else {
 #pragma unroll
     for (int j = 0; j < N; j += 4) {
-      const float4 four = *reinterpret_cast<const float4*>(p + i + j);
+      const float4 four = loadWord<float4, From>(p + i + j);
       v[j] = four.x, v[j + 1] = four.y, v[j + 2] = four.z, v[j + 3] = four.w;
     }
   }
+}
+
+DUET_DEVICE void unpackBf16(uint32_t word, float& low, float& high) {
+  low = __uint_as_float(word << 16);
+  high = __uint_as_float(word & 0xffff0000u);
+}
+
+template <Source From = Source::written, int N>
+DUET_DEVICE void loadVector(const bf16* p, int64_t i, float (&v)[N]) {
+  if constexpr (N == 1) {
+    v[0] = __uint_as_float(static_cast<uint32_t>(loadWord<uint16_t, From>(p + i)) << 16);
+  } else if constexpr (N == 2) {
+    unpackBf16(loadWord<uint32_t, From>(p + i), v[0], v[1]);
+  } else if constexpr (N == 4) {
+    const uint2 words = loadWord<uint2, From>(p + i);
+    unpackBf16(words.x, v[0], v[1]);
+    unpackBf16(words.y, v[2], v[3]);
+  } else {
+    const uint4 words = loadWord<uint4, From>(p + i);
+    unpackBf16(words.x, v[0], v[1]);
+    unpackBf16(words.y, v[2], v[3]);
+    unpackBf16(words.z, v[4], v[5]);
+    unpackBf16(words.w, v[6], v[7]);
+  }
+}
+
+template <typename T, int N>
+DUET_DEVICE void loadConstant(const T* p, int64_t i, float (&v)[N]) {
+  loadVector<Source::constant>(p, i, v);
 }
 
 template <int N>
@@ -50,30 +90,6 @@ DUET_DEVICE void storeVector(float* p, int64_t i, const float (&v)[N]) {
 #pragma unroll
     for (int j = 0; j < N; j += 4)
       *reinterpret_cast<float4*>(p + i + j) = make_float4(v[j], v[j + 1], v[j + 2], v[j + 3]);
-  }
-}
-
-DUET_DEVICE void unpackBf16(uint32_t word, float& low, float& high) {
-  low = __uint_as_float(word << 16);
-  high = __uint_as_float(word & 0xffff0000u);
-}
-
-template <int N>
-DUET_DEVICE void loadVector(const bf16* p, int64_t i, float (&v)[N]) {
-  if constexpr (N == 1) {
-    v[0] = toFloat(p[i]);
-  } else if constexpr (N == 2) {
-    unpackBf16(*reinterpret_cast<const uint32_t*>(p + i), v[0], v[1]);
-  } else if constexpr (N == 4) {
-    const uint2 words = *reinterpret_cast<const uint2*>(p + i);
-    unpackBf16(words.x, v[0], v[1]);
-    unpackBf16(words.y, v[2], v[3]);
-  } else {
-    const uint4 words = *reinterpret_cast<const uint4*>(p + i);
-    unpackBf16(words.x, v[0], v[1]);
-    unpackBf16(words.y, v[2], v[3]);
-    unpackBf16(words.z, v[4], v[5]);
-    unpackBf16(words.w, v[6], v[7]);
   }
 }
 

@@ -48,7 +48,7 @@ class RowValues {
   DUET_DEVICE RowValues(const T* x, int64_t row, int columns) : from_(x + row * columns) {}
   DUET_DEVICE float (&load(int k, int i))[V] {
     float(&v)[V] = held_[Held ? k : 0];
-    loadVector(from_, i, v);
+    loadConstant(from_, i, v);
     return v;
   }
   DUET_DEVICE float (&again(int k, int i))[V] {
@@ -89,8 +89,8 @@ __global__ void forwardKernel(NormForward c) {
   Team::each(n, [&](int k, int i) {
     float(&v)[V] = x.again(k, i);
     float gamma[V], beta[V] = {};
-    loadVector(c.gamma, i, gamma);
-    if constexpr (Centred) loadVector(c.beta, i, beta);
+    loadConstant(c.gamma, i, gamma);
+    if constexpr (Centred) loadConstant(c.beta, i, beta);
     for (int j = 0; j < V; ++j) v[j] = (v[j] - mean) * rstd * gamma[j] + beta[j];
     storeVector(y, i, v);
   });
@@ -111,7 +111,7 @@ __global__ void inputGradientKernel(NormBackward c) {
   const float mean = c.mean[row], rstd = c.rstd[row];
   const auto upstream = [&](float(&xhat)[V], float(&g)[V], int i) {
     float gamma[V];
-    loadVector(c.gamma, i, gamma);
+    loadConstant(c.gamma, i, gamma);
     for (int j = 0; j < V; ++j) {
       xhat[j] = (xhat[j] - mean) * rstd;
       g[j] *= gamma[j];
