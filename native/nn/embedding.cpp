@@ -57,7 +57,7 @@ Var embed(Context& context, std::vector<EmbeddingInput> inputs, int64_t rows, in
       if (!input.table->trainable) continue;
       bool accumulate;
       float* target = input.table->gradientTarget(accumulate);
-      if (!accumulate) std::memset(target, 0, input.table->gradient.bytes());
+      if (!accumulate) currentMemory().zero(target, input.table->gradient.bytes());
       backend().embedding.backward(input.index.data(), input.weight.empty() ? nullptr : input.weight.data(),
                                    dy.f32(), target, rows, width);
     }
@@ -82,7 +82,7 @@ Var gatherRows(Context& context, const Var& x, std::shared_ptr<const std::vector
     if (!dy.defined()) return;
     bool accumulate;
     Tensor dx = tape.target(slot, shape, DType::f32, accumulate);
-    if (!accumulate) std::memset(dx.raw(), 0, dx.bytes());
+    if (!accumulate) currentMemory().zero(dx.raw(), dx.bytes());
     backend().elementwise.addRows(dy.f32(), index->data(), dx.f32(), rows, width);
   });
   return result;
