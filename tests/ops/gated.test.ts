@@ -30,6 +30,7 @@ describe('gatedFeedForward', () => {
       [5, 6, 19],
       [3, 17, 33],
       [515, 3, 4],
+      [7, 5, 24],
     ])(`${compute}, %i rows of %i through %i`, async (rows, width, hidden) => {
       await checkOp({
         op: 'gatedFeedForward',
