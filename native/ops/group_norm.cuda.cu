@@ -58,7 +58,7 @@ struct Channels {
 };
 
 template <int V, bool Silu, typename Y>
-__global__ void __launch_bounds__(kMostThreads) forwardKernel(GroupNormForward c) {
+__global__ void __launch_bounds__(kMostThreads, 2) forwardKernel(GroupNormForward c) {
   const GroupNormShape& s = c.shape;
   const Part<V> own(s);
   const float* x = c.x + own.begin;
@@ -137,7 +137,7 @@ DUET_DEVICE void sumDown(float (&sums)[kSums][V], const Part<V>& own, float* sha
 
 /// dx = rstd * (dz gamma - mean(dz gamma) - xhat mean(dz gamma xhat)) with dz = dy, or dy silu'(z).
 template <int V, bool Silu, typename Y>
-__global__ void __launch_bounds__(kMostThreads) backwardKernel(GroupNormBackward c, float* unitSums) {
+__global__ void __launch_bounds__(kMostThreads, 2) backwardKernel(GroupNormBackward c, float* unitSums) {
   DUET_DYNAMIC_SHARED(float, shared);
   const GroupNormShape& s = c.shape;
   const Part<V> own(s);
