@@ -260,6 +260,8 @@ inline uint32_t packBf16(float low, float high) {
   return toBf16(low).bits | static_cast<uint32_t>(toBf16(high).bits) << 16;
 }
 
+inline float fastExp2(float x) { return std::exp2(x); }
+
 // Tensor cores: see tensor_core.h for who holds what.
 void mmaBf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line = __builtin_LINE());
 void mmaTf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int line = __builtin_LINE());

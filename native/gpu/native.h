@@ -27,6 +27,13 @@ __device__ __forceinline__ uint32_t packBf16(float low, float high) {
   return word;
 }
 
+/// 2^x to 2 ulp; what would be denormal is 0.
+__device__ __forceinline__ float fastExp2(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+
 /// @throws duet::Error for what a call of the runtime answers
 void check(cudaError_t answer, const char* what);
 
