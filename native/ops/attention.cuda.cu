@@ -63,7 +63,7 @@ DUET_DEVICE void addBias(typename Tile::Sum& scores, const AttentionShape& s, in
 }
 
 template <class Tile, bool kWide>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
     forwardKernel(AttentionForward c, const Piece* pieces, bool aligned) {
   using T = typename Tile::T;
   constexpr int kPanels = kWide ? Tile::kMostPanels : 1;  // of the output, in registers
@@ -196,7 +196,7 @@ struct RowFacts {
 /// dQ of one panel and the facts of its rows. The first way over the keys gives delta, which the last keys of
 /// it know already; dQ is summed from them back to the first.
 template <class Tile, bool kWide>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
     queryGradientKernel(AttentionBackward c, const Piece* pieces, RowFacts* facts, bool aligned) {
   using T = typename Tile::T;
   constexpr int kStages = kWide ? 1 : Tile::kStages;
@@ -317,7 +317,7 @@ __global__ void __launch_bounds__(kTileThreads)
 /// dK and dV of one panel. A block has read all it ever reads of its own rows of K and V before it writes
 /// dK and dV, and no other block reads them unless the head is wide.
 template <class Tile, bool kWide>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     keyGradientKernel(AttentionBackward c, const Piece* pieces, const RowFacts* facts, bool aligned) {
   using T = typename Tile::T;
   constexpr int kStages = kWide ? 1 : Tile::kStages;

@@ -96,7 +96,8 @@ struct TensorTile {
   static constexpr int kRows = 2, kColumns = 16, kLanes = 4;
   static constexpr int kMostPanels = 4;  // of results that a thread's registers hold
   static constexpr int kStages = 2;
-  static constexpr int kOwn = 0;  // elements of shared memory that mix needs
+  static constexpr int kBlocks = 3;  // of a multiprocessor, for narrow heads
+  static constexpr int kOwn = 0;     // elements of shared memory that mix needs
   /// Exponentials are powers of two; scores and logarithms come multiplied by this.
   static constexpr float kPerUnit = 1.4426950408889634f;
 
@@ -185,6 +186,7 @@ struct TensorTile {
     DUET_DEVICE KeptKeysInColumns(const AttentionShape& s, int64_t head, int64_t query, int64_t key) {
       const int t = lane() % 4;
       uint32_t drawn = 0;
+#pragma unroll 2
       for (int block = 0; block < 8; ++block)
         drawn |= keptOfFour(s, head, query + row(t % 2), key + 8 * block + t / 2 * 4) << 4 * block;
       const uint32_t other = __shfl_xor_sync(kAllLanes, drawn, 1);
@@ -198,6 +200,7 @@ struct TensorTile {
     DUET_DEVICE KeptKeysInRows(const AttentionShape& s, int64_t head, int64_t query, int64_t key) {
       const int quarter = lane() / 4 % 4, firstKey = warpRow() + lane() / 16 * 4;
       uint32_t drawn = 0;
+#pragma unroll 2
       for (int draw = 0; draw < 8; ++draw)  // columns 4 quarter + draw / 4 * 2 + draw % 2, rows draw / 2 % 2
         drawn |= keptOfFour(s, head, query + column(4 * quarter + draw / 4 * 2 + draw % 2),
                             key + firstKey + draw / 2 % 2 * 8)
@@ -216,6 +219,7 @@ struct PlainTile {
   static constexpr int kRows = 8, kColumns = 4, kLanes = 16;
   static constexpr int kMostPanels = 2;
   static constexpr int kStages = 1;  // twice the bytes: two would not fit everywhere
+  static constexpr int kBlocks = 2;
   static constexpr int kOwn = kPanel;
   static constexpr float kPerUnit = 1.0f;
 
@@ -307,6 +311,7 @@ struct PlainTile {
   struct KeptKeysInRows {
     uint32_t words = 0;
     DUET_DEVICE KeptKeysInRows(const AttentionShape& s, int64_t head, int64_t query, int64_t key) {
+#pragma unroll 2
       for (int draw = 0; draw < 8; ++draw)
         words |= keptOfFour(s, head, query + column(draw % 4), key + row(draw / 4 * 4)) << 4 * draw;
     }
