@@ -85,15 +85,20 @@ void runAttention(Call& c) {
   c.context.training = dropout > 0;
   c.context.seed = static_cast<uint64_t>(c.number("seed", 0));
   if (c.has("qkv")) {
-    const Var qkv = c.value("qkv", c.compute());
+    const Shape shape = withColumns(c.input("qkv").shape(), c.input("qkv").columns() / 3);
+    Var qkv = c.value("qkv", c.compute());
     const auto layout = layoutOf(c, qkv.value.rowCount(), qkv.value.rowCount());
-    c.finish(selfAttention(c.context, qkv, layout, dropout),
-             withColumns(c.input("qkv").shape(), qkv.value.columns() / 3));
+    const Var out = selfAttention(c.context, qkv, layout, dropout);
+    qkv = {};  // nobody else holds it, as in a network: its gradient may take its place
+    c.finish(out, shape);
     return;
   }
-  const Var q = c.value("q", c.compute()), kv = c.value("kv", c.compute());
+  const Var q = c.value("q", c.compute());
+  Var kv = c.value("kv", c.compute());
   const auto layout = layoutOf(c, q.value.rowCount(), kv.value.rowCount());
-  c.finish(crossAttention(c.context, q, kv, layout, dropout), c.input("q").shape());
+  const Var out = crossAttention(c.context, q, kv, layout, dropout);
+  kv = {};
+  c.finish(out, c.input("q").shape());
 }
 
 void runAdapter(Call& c) {

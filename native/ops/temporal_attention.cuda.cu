@@ -40,23 +40,21 @@ struct Group {
   }
 };
 
-/// The columns of a head over the frames of a pixel. `aligned`: they come eight at a time.
-template <typename T>
+/// The columns of a head over the frames of a pixel. Aligned: they come eight at a time.
+template <typename T, bool kAligned>
 struct FrameColumns {
   T* data;
   int64_t stride;
   int frames, size;
-  bool aligned;
 
   /// Of matrix `which` of those that lie side by side in rows of `width` columns.
   DUET_DEVICE FrameColumns(const void* from, const TemporalAttention& c, const Group& g, int64_t width,
-                           int which, bool aligned)
+                           int which)
       : data(static_cast<T*>(const_cast<void*>(from)) + (g.clip * c.frames * c.pixels + g.pixel) * width +
              (which * c.heads + g.head) * c.size),
         stride(c.pixels * width),
         frames(static_cast<int>(c.frames)),
-        size(static_cast<int>(c.size)),
-        aligned(aligned) {}
+        size(static_cast<int>(c.size)) {}
 
   DUET_DEVICE int column(int panel) const { return panel * kPanelColumns + laneOfGroup() * kColumns; }
 
@@ -64,11 +62,15 @@ struct FrameColumns {
     const int first = column(panel);
     const T* from = data + frame * stride + first;
     const bool there = frame < frames && first < size;
-    if (aligned && there) {
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) x[i] = 0.0f;
+    if (!there) return;
+    if constexpr (kAligned) {
       loadVector<kColumns>(from, 0, x);
     } else {
 #pragma unroll
-      for (int i = 0; i < kColumns; ++i) x[i] = there && first + i < size ? loadAs(from, i) : 0.0f;
+      for (int i = 0; i < kColumns; ++i)
+        if (first + i < size) x[i] = loadAs(from, i);
     }
   }
 
@@ -87,10 +89,13 @@ struct FrameColumns {
       for (int i = 0; i < kColumns; ++i) x[i] += before[i];
     }
     T* to = data + frame * stride + first;
-    if (aligned)
+    if constexpr (kAligned) {
       storeVector<kColumns>(to, 0, x);
-    else
-      for (int i = 0; i < kColumns && first + i < size; ++i) storeAs(to, i, x[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i)
+        if (first + i < size) storeAs(to, i, x[i]);
+    }
   }
 };
 
@@ -127,12 +132,12 @@ DUET_DEVICE float products(const float (&rows)[kFrames][kColumns], const float (
 }
 
 /// The same with all rows of another tile, over all panels.
-template <typename T>
-DUET_DEVICE void products(float (&result)[kFrames], const FrameColumns<T>& left, int leftTile,
-                          const FrameColumns<T>& right, int rightTile) {
+template <bool kOnePanel = false, typename T, bool kAligned>
+DUET_DEVICE void products(float (&result)[kFrames], const FrameColumns<T, kAligned>& left, int leftTile,
+                          const FrameColumns<T, kAligned>& right, int rightTile) {
 #pragma unroll
   for (int j = 0; j < kFrames; ++j) result[j] = 0.0f;
-  for (int panel = 0; panel * kPanelColumns < left.size; ++panel) {
+  for (int panel = 0; panel == 0 || (!kOnePanel && panel * kPanelColumns < left.size); ++panel) {
     float rows[kFrames][kColumns], y[kColumns];
     left.load(rows, leftTile, panel);
 #pragma unroll
@@ -174,19 +179,22 @@ struct RunningSoftmax {
   }
 };
 
-template <typename T>
+/// kOne: for clips of one tile and heads of one panel.
+template <typename T, bool kAligned, bool kOne>
 __global__ void __launch_bounds__(kBlock)
-    temporalForwardKernel(TemporalAttention c, int tiles, float scale, bool aligned) {
+    temporalForwardKernel(TemporalAttention c, int tilesOfClip, float scale) {
+  const int tiles = kOne ? 1 : tilesOfClip;
   const Group g(c, tiles);
   const int64_t width = c.heads * c.size;
-  const FrameColumns<T> q(c.qkv, c, g, 3 * width, 0, aligned), k(c.qkv, c, g, 3 * width, 1, aligned),
-      v(c.qkv, c, g, 3 * width, 2, aligned), y(c.out, c, g, width, 0, aligned);
-  for (int panel = 0; panel * kPanelColumns < q.size; ++panel) {
+  const FrameColumns<T, kAligned> q(c.qkv, c, g, 3 * width, 0), k(c.qkv, c, g, 3 * width, 1),
+      v(c.qkv, c, g, 3 * width, 2), y(c.out, c, g, width, 0);
+  const int panels = kOne ? 1 : (q.size + kPanelColumns - 1) / kPanelColumns;
+  for (int panel = 0; panel < panels; ++panel) {
     float out[kFrames][kColumns] = {};
     RunningSoftmax softmax;
     for (int tile = 0; tile < tiles; ++tile) {
       float weights[kFrames];
-      products(weights, q, g.tile, k, tile);
+      products<kOne>(weights, q, g.tile, k, tile);
       scaleAndHide(weights, c, g, tile, scale);
       const float shrink = softmax.add(weights);
       if (tile > 0) {
@@ -218,19 +226,18 @@ __global__ void __launch_bounds__(kBlock)
 
 // dv = p^T do;  ds = p (do v^T - delta) scale with delta = rowsum(p do v^T);  dq = ds k;  dk = ds^T q
 
-/// Clips of one tile and heads of one panel.
-template <typename T>
-__global__ void __launch_bounds__(kBlock)
-    temporalBackwardKernel(TemporalAttention c, float scale, bool aligned) {
+/// For clips of one tile and heads of one panel.
+template <typename T, bool kAligned>
+__global__ void __launch_bounds__(kBlock) temporalBackwardKernel(TemporalAttention c, float scale) {
   const Group g(c, 1);
   const int64_t width = c.heads * c.size;
   const auto part = [&](const void* from, int which) {
-    return FrameColumns<T>(from, c, g, 3 * width, which, aligned);
+    return FrameColumns<T, kAligned>(from, c, g, 3 * width, which);
   };
-  const FrameColumns<T> k = part(c.qkv, 1), v = part(c.qkv, 2);
+  const FrameColumns<T, kAligned> k = part(c.qkv, 1), v = part(c.qkv, 2);
   float q[kFrames][kColumns], dout[kFrames][kColumns];
   part(c.qkv, 0).load(q, 0, 0);
-  FrameColumns<T>(c.dout, c, g, width, 0, aligned).load(dout, 0, 0);
+  FrameColumns<T, kAligned>(c.dout, c, g, width, 0).load(dout, 0, 0);
 
   float p[kFrames], ds[kFrames];
 #pragma unroll
@@ -254,7 +261,7 @@ __global__ void __launch_bounds__(kBlock)
 #pragma unroll
   for (int j = 0; j < kFrames; ++j) ds[j] = p[j] * (ds[j] - delta) * scale;
 
-  const FrameColumns<T> dq = part(c.dqkv, 0), dk = part(c.dqkv, 1), dv = part(c.dqkv, 2);
+  const FrameColumns<T, kAligned> dq = part(c.dqkv, 0), dk = part(c.dqkv, 1), dv = part(c.dqkv, 2);
 #pragma unroll
   for (int j = 0; j < kFrames; ++j) {
     float dKey[kColumns] = {}, dValue[kColumns] = {};
@@ -280,10 +287,11 @@ __global__ void __launch_bounds__(kBlock)
 
 /// p and ds of this lane's query frame and a tile of keys, from the log of the row's sum of exponentials and
 /// its delta.
-template <typename T>
+template <typename T, bool kAligned>
 DUET_DEVICE void gradientOfTile(float (&p)[kFrames], float (&ds)[kFrames], const TemporalAttention& c,
-                                const Group& g, const FrameColumns<T> (&qkv)[3], const FrameColumns<T>& dout,
-                                int queryTile, int keyTile, float2 facts, float scale) {
+                                const Group& g, const FrameColumns<T, kAligned> (&qkv)[3],
+                                const FrameColumns<T, kAligned>& dout, int queryTile, int keyTile,
+                                float2 facts, float scale) {
   products(p, qkv[0], queryTile, qkv[1], keyTile);
   products(ds, dout, queryTile, qkv[2], keyTile);
   scaleAndHide(p, c, g, keyTile, scale);
@@ -295,16 +303,17 @@ DUET_DEVICE void gradientOfTile(float (&p)[kFrames], float (&ds)[kFrames], const
 }
 
 /// dq, and for the other kernel log of the sum of exponentials and delta of every query frame.
-template <typename T>
+template <typename T, bool kAligned>
 __global__ void __launch_bounds__(kBlock)
-    temporalQueryKernel(TemporalAttention c, int tiles, float scale, bool aligned, float2* facts) {
+    temporalQueryKernel(TemporalAttention c, int tiles, float scale, float2* facts) {
   const Group g(c, tiles);
   const int64_t width = c.heads * c.size;
   const auto part = [&](const void* from, int which) {
-    return FrameColumns<T>(from, c, g, 3 * width, which, aligned);
+    return FrameColumns<T, kAligned>(from, c, g, 3 * width, which);
   };
-  const FrameColumns<T> qkv[3] = {part(c.qkv, 0), part(c.qkv, 1), part(c.qkv, 2)}, dq = part(c.dqkv, 0);
-  const FrameColumns<T> dout(c.dout, c, g, width, 0, aligned);
+  const FrameColumns<T, kAligned> qkv[3] = {part(c.qkv, 0), part(c.qkv, 1), part(c.qkv, 2)},
+                                  dq = part(c.dqkv, 0);
+  const FrameColumns<T, kAligned> dout(c.dout, c, g, width, 0);
   float p[kFrames], ds[kFrames];
   RunningSoftmax softmax;
   float delta = 0.0f;
@@ -337,17 +346,17 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-template <typename T>
+template <typename T, bool kAligned>
 __global__ void __launch_bounds__(kBlock)
-    temporalKeyKernel(TemporalAttention c, int tiles, float scale, bool aligned, const float2* facts) {
+    temporalKeyKernel(TemporalAttention c, int tiles, float scale, const float2* facts) {
   const Group g(c, tiles);
   const int64_t width = c.heads * c.size;
   const auto part = [&](const void* from, int which) {
-    return FrameColumns<T>(from, c, g, 3 * width, which, aligned);
+    return FrameColumns<T, kAligned>(from, c, g, 3 * width, which);
   };
-  const FrameColumns<T> qkv[3] = {part(c.qkv, 0), part(c.qkv, 1), part(c.qkv, 2)}, dk = part(c.dqkv, 1),
-                        dv = part(c.dqkv, 2);
-  const FrameColumns<T> dout(c.dout, c, g, width, 0, aligned);
+  const FrameColumns<T, kAligned> qkv[3] = {part(c.qkv, 0), part(c.qkv, 1), part(c.qkv, 2)},
+                                  dk = part(c.dqkv, 1), dv = part(c.dqkv, 2);
+  const FrameColumns<T, kAligned> dout(c.dout, c, g, width, 0);
   for (int panel = 0; panel * kPanelColumns < dk.size; ++panel) {
     float dKeys[kFrames][kColumns] = {}, dValues[kFrames][kColumns] = {};
     for (int tile = 0; tile < tiles; ++tile) {
@@ -375,7 +384,7 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-template <typename T>
+template <typename T, bool kAligned>
 void run(TemporalAttention c, bool back) {
   const Upload<uint8_t> keep(c.keep, c.clips * c.frames);
   c.keep = keep.data();
@@ -383,27 +392,33 @@ void run(TemporalAttention c, bool back) {
   const int64_t groups = c.clips * c.pixels * c.heads * tiles;
   if (groups == 0) return;
   const float scale = 1.0f / std::sqrt(static_cast<float>(c.size));
-  bool aligned = c.size % kColumns == 0;
-  for (const void* place : {c.qkv, static_cast<const void*>(back ? c.dqkv : c.out), back ? c.dout : c.qkv})
-    aligned = aligned && reinterpret_cast<uintptr_t>(place) % 16 == 0;
   const unsigned blocks = blocksFor(groups * kLanes, kBlock, INT32_MAX);
+  const bool one = tiles == 1 && c.size <= kPanelColumns;
   if (!back) {
-    launch(temporalForwardKernel<T>, blocks, kBlock, 0, c, tiles, scale, aligned);
-  } else if (tiles == 1 && c.size <= kPanelColumns) {
-    launch(temporalBackwardKernel<T>, blocks, kBlock, 0, c, scale, aligned);
+    launch(one ? temporalForwardKernel<T, kAligned, true> : temporalForwardKernel<T, kAligned, false>, blocks,
+           kBlock, 0, c, tiles, scale);
+  } else if (one) {
+    launch(temporalBackwardKernel<T, kAligned>, blocks, kBlock, 0, c, scale);
   } else {
     const Scratch<float2> facts(groups * kFrames);
-    launch(temporalQueryKernel<T>, blocks, kBlock, 0, c, tiles, scale, aligned, facts.data());
-    launch(temporalKeyKernel<T>, blocks, kBlock, 0, c, tiles, scale, aligned, facts.data());
+    launch(temporalQueryKernel<T, kAligned>, blocks, kBlock, 0, c, tiles, scale, facts.data());
+    launch(temporalKeyKernel<T, kAligned>, blocks, kBlock, 0, c, tiles, scale, facts.data());
   }
 }
 
+template <typename T>
+void run(const TemporalAttention& c, const void* rows, const void* others, bool back) {
+  const auto places = reinterpret_cast<uintptr_t>(c.qkv) | reinterpret_cast<uintptr_t>(rows) |
+                      reinterpret_cast<uintptr_t>(others);
+  places % 16 == 0 && c.size % kColumns == 0 ? run<T, true>(c, back) : run<T, false>(c, back);
+}
+
 void forward(const TemporalAttention& c) {
-  c.dtype == DType::bf16 ? run<bf16>(c, false) : run<float>(c, false);
+  c.dtype == DType::bf16 ? run<bf16>(c, c.out, c.out, false) : run<float>(c, c.out, c.out, false);
 }
 
 void backward(const TemporalAttention& c) {
-  c.dtype == DType::bf16 ? run<bf16>(c, true) : run<float>(c, true);
+  c.dtype == DType::bf16 ? run<bf16>(c, c.dout, c.dqkv, true) : run<float>(c, c.dout, c.dqkv, true);
 }
 
 }  // namespace

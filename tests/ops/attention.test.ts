@@ -158,6 +158,26 @@ const selfSettings: Setting[] = [
     causal: true,
     scale: 1,
   },
+  {
+    name: 'heads of 64, more rows than two tiles of 64',
+    queries: 150,
+    keys: 150,
+    heads: 2,
+    headSize: 64,
+    samples: 6,
+  },
+  {
+    name: 'heads of 72, causal with a key mask',
+    queries: 70,
+    keys: 70,
+    heads: 2,
+    headSize: 72,
+    keyMask: everyThird(70),
+    causal: true,
+    samples: 6,
+  },
+  { name: 'a head of 67', queries: 5, keys: 5, heads: 1, headSize: 67, samples: 6 },
+  { name: 'a head of 328', queries: 66, keys: 66, heads: 1, headSize: 328, samples: 6 },
 ];
 
 const crossSettings: Setting[] = [
@@ -189,6 +209,7 @@ const crossSettings: Setting[] = [
       [0, 4, 5, 18],
     ],
   },
+  { name: 'heads of 130, more keys than queries', queries: 3, keys: 66, heads: 2, headSize: 130, samples: 6 },
   { name: 'a key mask', queries: 6, keys: 50, heads: 2, headSize: 6, keyMask: everyThird(50) },
   {
     name: 'a sequence without queries',
@@ -262,7 +283,7 @@ describe('attention, difficult numbers', () => {
   });
 
   test('what hidden keys hold does not matter, whatever it is', async () => {
-    const given = problem('cross', { ...crossSettings[6]!, name: '' });
+    const given = problem('cross', { ...crossSettings.find(({ name }) => name === 'a key mask')!, name: '' });
     const before = await native.runOp('attention', given.inputs, given.attributes!, f32([6, 12], 4));
     const kv = { ...given.inputs.kv!, data: Float32Array.from(given.inputs.kv!.data as Float32Array) };
     everyThird(50).forEach((shown, row) => {
@@ -342,6 +363,24 @@ describe('attention dropout', () => {
     const factor: Keep = (row, head, key) => (keep[(row * 2 + head) * 50 + key]! > 0 ? 1 / 0.7 : 0);
     for (const compute of ['f32', 'bf16']) {
       await checkOp(problem('cross', { ...setting, samples: 16 }, { ...dropped, compute }, factor));
+    }
+  });
+
+  test('the draw of a place is the same in any tile', async () => {
+    const keep = Uint8Array.from({ length: 70 * 140 }, () => 0);
+    const sizes = { queries: 70, keys: 140, heads: 1, headSize: 140 };
+    const kv = new Float32Array(140 * 280);
+    for (let j = 0; j < 140; j++) kv[j * 280 + 140 + j] = 1;
+    const q = f32([70, 140], new Float32Array(70 * 140));
+    const { out } = await native.runOp('attention', { q, kv: f32([140, 280], kv) }, dropped);
+    floats(out).forEach((p, i) => {
+      keep[i] = p > 0 ? 1 : 0;
+    });
+    const factor: Keep = (row, _head, key) => keep[row * 140 + key]! / 0.7;
+    for (const headSize of [8, 64]) {
+      const setting = { ...sizes, name: '', headSize, samples: 6 };
+      for (const compute of ['f32', 'bf16'])
+        await checkOp(problem('cross', setting, { ...dropped, compute }, factor));
     }
   });
 

@@ -14,6 +14,8 @@ const cases = [
   [1, 5, 2, 1, 2, 17],
   [2, 16, 1, 2, 1, 64],
   [3, 3, 3, 5, 8, 5],
+  [1, 8, 1, 2, 1, 72],
+  [1, 11, 1, 1, 1, 67],
 ] as const;
 
 describe('temporalAttention', () => {
@@ -47,6 +49,18 @@ describe('temporalAttention', () => {
     for (let row = 0; row < rowsOf(at); row++)
       if (!keep[Math.floor(row / 3)])
         expect([...gradient.slice(row * 18 + 6, row * 18 + 18)].every((g) => g === 0)).toBe(true);
+  });
+
+  test('hidden frames of clips of more than eight', async () => {
+    const at = { clips: 2, frames: 17, height: 1, width: 2 };
+    const keep = Array.from({ length: 34 }, (_, i) => (i < 9 || i % 3 === 0 ? 0 : 1));
+    await checkOp({
+      op: 'temporalAttention',
+      inputs: { qkv: f32([rowsOf(at), 24], 1), keep: u8(keep) },
+      attributes: { ...at, heads: 2 },
+      gradients: ['qkv'],
+      reference: ({ qkv }) => temporalAttention(qkv!, at, 2, keep),
+    });
   });
 
   test('a clip whose frames are all hidden is refused', async () => {
