@@ -67,6 +67,7 @@ function calls(): Call[] {
     ['rms_norm', { x: stretched, weight: of(21) }, { compute }],
     ['pack', { x: of(66, 33) }, { compute, blocks: 3, used: 10 }],
     ['pack', { x: of(131, 70) }, { compute, transposed: true }],
+    ['product', { a: of(37, 21), b: of(21, 19), c: of(37, 19) }, { compute, accumulate: true }],
   ]);
   return [
     ...computed,

@@ -34,12 +34,18 @@ DUET_BOTH inline float toFloat(bf16 value) {
 }
 
 DUET_BOTH inline bf16 toBf16(float value) {
+#if defined(__CUDA_ARCH__)
+  uint16_t half;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(value));
+  return {half};
+#else
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
   if ((bits & 0x7fffffffu) > 0x7f800000u)
     return {static_cast<uint16_t>((bits >> 16) | 0x40u)};  // NaN stays NaN
   bits += 0x7fffu + ((bits >> 16) & 1u);
   return {static_cast<uint16_t>(bits >> 16)};
+#endif
 }
 
 float halfToFloat(uint16_t bits);

@@ -26,6 +26,7 @@ namespace {
 struct Current {
   int device = -1;
   cudaStream_t stream = nullptr;
+  int multiprocessors = 0;
 };
 thread_local Current current;
 
@@ -141,6 +142,8 @@ void copyVia(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
 
 cudaStream_t stream() { return current.stream; }
 
+int multiprocessors() { return current.multiprocessors; }
+
 int deviceCount() {
   int version = 0, count = 0;
   check(cudaDriverGetVersion(&version), "tell the version of its driver");
@@ -179,7 +182,9 @@ DeviceInfo describeDevice(int index) {
 void useDevice(int index) {
   if (current.device == index) return;
   check(cudaSetDevice(index), "be chosen");
-  current = {index, streamOf(index)};
+  int multiprocessors = 0;
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, index), "describe itself");
+  current = {index, streamOf(index), multiprocessors};
 }
 
 Memory deviceMemory() {

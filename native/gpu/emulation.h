@@ -216,6 +216,9 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t sharedB
   emulation::run(grid, block, sharedBytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
 }
 
+/// So few that kernels which depend on them take all their ways at the sizes of tests.
+inline int multiprocessors() { return 4; }
+
 /// Device memory for the kernels launched while this lives. It begins as NaN.
 template <typename T>
 class Scratch {

@@ -33,6 +33,8 @@ __device__ __forceinline__ float fastExp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
   return power;
 }
+/// Of the device in use.
+int multiprocessors();
 
 /// @throws duet::Error for what a call of the runtime answers
 void check(cudaError_t answer, const char* what);

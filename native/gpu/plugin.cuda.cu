@@ -59,7 +59,8 @@ Backend make() {
   if (gatedKernels) b.gated = gatedKernels();
   if (noiseKernels) b.noise = noiseKernels();
   if (packingKernels) b.packing = packingKernels();
-  fillMissing(b.product.multiply, b.product.pack, b.product.packedBytes, b.product.supports);
+  fillMissing(b.product.multiply, b.product.pack, b.product.packedBytes, b.product.supports,
+              b.product.wantsPacked);
   fillMissing(b.norm.forward, b.norm.backward, b.norm.rmsForward);
   fillMissing(b.activation.forward, b.activation.backward, b.attention.forward, b.attention.backward);
   fillMissing(b.embedding.forward, b.embedding.backward);
@@ -88,7 +89,11 @@ extern "C" __attribute__((visibility("default"))) const duet::DevicePlugin* duet
   using namespace duet;
   static const Backend backend = gpu::make();
   static const Memory memory = gpu::deviceMemory();
-  static const DevicePlugin plugin{kDeviceContract, gpu::kKind, gpu::deviceCount, gpu::describeDevice,
-                                   gpu::useDevice,  &backend,   &memory,          gpu::check};
+  const auto use = [](int index) {
+    gpu::useDevice(index);
+    replaceMemory(&memory);  // of what the plugin itself makes
+  };
+  static const DevicePlugin plugin{kDeviceContract, gpu::kKind, gpu::deviceCount, gpu::describeDevice, use,
+                                   &backend,        &memory,    gpu::check};
   return &plugin;
 }

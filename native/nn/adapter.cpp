@@ -35,16 +35,19 @@ Stacked stack(Tape& tape, const std::vector<AdapterBranch>& branches, int64_t wi
   s.downBias = tape.empty({s.rank});
   s.up = tape.empty({width, s.rank});
   s.upBias = tape.arena().zeros({width});
+  const Backend& ops = backend();
+  const Memory& memory = currentMemory();
+  constexpr int64_t size = sizeof(float);
   int64_t first = 0;
   for (const AdapterBranch& branch : branches) {
     Adapter& a = *branch.adapter;
     const int64_t rank = a.downWeight.value.dim(0);
-    std::memcpy(s.down.f32() + first * width, a.downWeight.f32(), a.downWeight.value.bytes());
-    std::memcpy(s.downBias.f32() + first, a.downBias.f32(), a.downBias.value.bytes());
-    for (int64_t row = 0; row < width; ++row)
-      for (int64_t j = 0; j < rank; ++j)
-        s.up.f32()[row * s.rank + first + j] = branch.weight * a.upWeight.f32()[row * rank + j];
-    backend().elementwise.scale(a.upBias.f32(), branch.weight, s.upBias.f32(), width, true);
+    memory.copy(s.down.f32() + first * width, a.downWeight.f32(), a.downWeight.value.bytes());
+    memory.copy(s.downBias.f32() + first, a.downBias.f32(), a.downBias.value.bytes());
+    const Tensor up = tape.empty({width, rank});
+    ops.elementwise.scale(a.upWeight.f32(), branch.weight, up.f32(), up.elements(), false);
+    ops.gated.copyColumns({up.raw(), rank * size, s.up.f32() + first, s.rank * size, width, rank * size});
+    ops.elementwise.scale(a.upBias.f32(), branch.weight, s.upBias.f32(), width, true);
     first += rank;
   }
   return s;
@@ -118,8 +121,9 @@ void branchGradients(Tape& tape, const Kept& kept, const float* dy, const float*
         ops.scale(inner.f32(), -1.0f, inner.f32(), rank * total, false);
         multiply(rank, width, total, matrix(inner.f32(), total), matrix(kept.stacked.up.f32(), total, true),
                  target, width, true);
-        for (int64_t row = 0; row < rank; ++row)
-          ops.scale(kept.stacked.upBias.f32(), -sums.f32()[row], target + row * width, width, true);
+        ops.scale(sums.f32(), -1.0f, sums.f32(), rank, false);
+        multiply(rank, width, 1, matrix(sums.f32(), 1), matrix(kept.stacked.upBias.f32(), width), target,
+                 width, true);
       }
     }
     first += rank;
@@ -178,7 +182,7 @@ Var adapt(Context& context, const Var& x, const Var* residual, std::vector<Adapt
     if (xSlot < 0) return;
     // dx = dz D, and + dy where x is its own residual: written over dy.
     Tensor dx = !apart && dy.unique() ? dy : tape.empty(dy.shape());
-    if (!apart && !dx.sameStorage(dy)) std::memcpy(dx.raw(), dy.raw(), dy.bytes());
+    if (!apart && !dx.sameStorage(dy)) currentMemory().copy(dx.raw(), dy.raw(), dy.bytes());
     dy = Tensor{};
     multiply(rows, width, rank, matrix(dz.f32(), rank), matrix(kept.stacked.down.f32(), width), dx.f32(),
              width, !apart);

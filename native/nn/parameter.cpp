@@ -13,13 +13,17 @@ void Parameter::changed() { ++version_; }
 
 void Parameter::own() {
   if (!parts.empty()) {
-    float* target = value.f32();
-    for (const Tensor& part : parts) target = std::copy_n(part.f32(), part.elements(), target);
+    int64_t row = 0;
+    for (const Tensor& part : parts) {
+      const int64_t end = row + part.dim(0);
+      currentMemory().copy(value.rows(row, end).raw(), part.raw(), part.bytes());
+      row = end;
+    }
     parts.clear();
   }
   if (!borrowed) return;
   Tensor copy = Tensor::zeros(value.shape());
-  std::memcpy(copy.raw(), value.raw(), value.bytes());
+  currentMemory().copy(copy.raw(), value.raw(), value.bytes());
   value = copy;
   borrowed = false;
 }
@@ -63,7 +67,7 @@ Tensor Parameter::stacked(int64_t first, int64_t count) const {
   Tensor copy = Tensor::zeros(shape);
   for (int64_t done = 0; done < count;) {
     const Tensor next = block(first + done, count - done);
-    std::memcpy(copy.rows(done, done + next.dim(0)).raw(), next.raw(), next.bytes());
+    currentMemory().copy(copy.rows(done, done + next.dim(0)).raw(), next.raw(), next.bytes());
     done += next.dim(0);
   }
   return copy;
@@ -79,14 +83,12 @@ float* Parameter::gradientTarget(bool& accumulate) {
 
 // The stored matrix is B of a product: forward wants it in x out, backward out x in.
 void Weights::fill(Product& product, DType compute, Packed& packed, bool transposedUse, int64_t& done) {
-  // Rows a multiple of 4 KiB apart fall into the same cache sets when read down a column block.
-  const bool colliding = !transposedUse && rows >= 64 && in() * 4 % 4096 == 0;
-  const bool packs = compute != DType::f32 || colliding;
+  PackSource source{nullptr, transposedUse ? in() : rows, transposedUse ? rows : in(), in(), transposedUse};
+  const bool packs = backend().product.wantsPacked(source, compute);
   if (packs && packed.version != parameter->version_) {
     const Tensor whole = parameter->stacked(firstRow, rows);
-    packed.matrix = backend().product.pack(
-        {whole.f32(), transposedUse ? in() : rows, transposedUse ? rows : in(), in(), transposedUse}, compute,
-        lender_);
+    source.data = whole.f32();
+    packed.matrix = backend().product.pack(source, compute, lender_);
     packed.version = parameter->version_;
     if (compute != DType::f32) parameter->dropPages();
   }

@@ -54,10 +54,9 @@ struct Parameter {
 };
 
 /// The right-hand sides of y = x W^T (forward) and dx = dy W (backward) of a linear layer, or of
-/// some rows of stacked ones. W is out x in. In f32 the stored weight serves both directions (a
-/// packed copy is 4 % faster and doubles the memory; only where the row stride makes cache lines
-/// collide is it packed); in bf16 each direction is packed, frozen weights once, trained ones whenever a
-/// layer of a training step works with them (StepPacks).
+/// some rows of stacked ones. W is out x in. In f32 the stored weight serves both directions (except where
+/// the kernels want it packed); in bf16 each direction is packed, frozen weights once, trained ones whenever
+/// a layer of a training step works with them (StepPacks).
 struct Weights {
   Parameter* parameter = nullptr;
   int64_t firstRow = 0, rows = 0;

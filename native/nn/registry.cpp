@@ -9,7 +9,6 @@
 #include "nn/registry_call.h"
 #include "ops/device.h"
 #include "ops/kernels.h"
-#include "ops/packed_layout.h"
 
 namespace duet {
 
@@ -328,39 +327,6 @@ void runPhilox(Call& c) {
   copyIn(c.results["normal"], normal.data());
 }
 
-/// Packing of the right-hand side of products: ours, or with `library` oneDNN's own. x has the blocks side by
-/// side, and of the columns of each the first `used` count.
-void runPack(Call& c) {
-  const Tensor& x = c.input("x");
-  require(x.shape().rank() == 2 && x.elements() > 0, "Expected a matrix x but received ", x.shape().text());
-  const bool transposed = c.flag("transposed", false);
-  const double blocks = c.number("blocks", 0);
-  require(blocks == 0 || (!transposed && blocks >= 1 && blocks <= x.columns() &&
-                          x.columns() % static_cast<int64_t>(blocks) == 0),
-          "Expected blocks that divide the ", x.columns(), " columns of x, not transposed, but received ",
-          blocks);
-  const int64_t count = std::max<int64_t>(static_cast<int64_t>(blocks), 1), width = x.columns() / count;
-  const double asked = c.number("used", static_cast<double>(width));
-  require(asked >= 1 && asked <= width, "Expected used between 1 and ", width, " but received ", asked);
-  const auto used = static_cast<int64_t>(asked);
-  PackSource source{x.f32(), x.rowCount() * count, used, x.columns(), transposed};
-  if (transposed) std::swap(source.k, source.n);
-  if (blocks > 0) {
-    source.blockRows = x.rowCount();
-    source.blockStride = width;
-  }
-  const DType dtype = c.compute();
-  if (c.flag("library", false)) {
-    c.results["out"] = packedByLibrary(source, dtype);
-    return;
-  }
-  const int64_t elements = packedRows(source.k, dtype) * packedColumns(source.n);
-  const Tensor packed = Tensor::zeros({elements * static_cast<int64_t>(sizeOf(dtype))}, DType::u8);
-  std::memset(packed.raw(), 0xff, packed.bytes());
-  backend().packing.pack(source, dtype, packed.raw());
-  c.results["out"] = packed;
-}
-
 const OpTable& table() {
   static const OpTable ops = [] {
     OpTable all{{"linear", runLinear},
@@ -379,9 +345,9 @@ const OpTable& table() {
                 {"cross_entropy", runCrossEntropy},
                 {"adamw", runAdamW},
                 {"gradient_norm", runGradientNorm},
-                {"pack", runPack},
                 {"philox", runPhilox},
                 {"gpu_check", runGpuCheck}};
+    all.merge(productOps());
     all.merge(pictureOps());
     all.merge(blockOps());
     return all;

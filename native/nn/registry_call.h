@@ -165,8 +165,8 @@ inline Weights whole(Parameter& p) {
 
 using OpTable = std::map<std::string, std::function<void(Call&)>>;
 
-/// The ops on feature maps.
-OpTable pictureOps();
-OpTable blockOps();  // registry_blocks.cpp
+OpTable productOps();  // registry_products.cpp
+OpTable pictureOps();  // registry_pictures.cpp: on feature maps
+OpTable blockOps();    // registry_blocks.cpp
 
 }  // namespace duet

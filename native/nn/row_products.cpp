@@ -92,7 +92,7 @@ bool beginWeightGradient(Weights& weight) {
   parameter.gradientTarget(accumulate);
   const bool whole = weight.rows == parameter.value.dim(0);
   if (!accumulate && !whole) {
-    std::memset(parameter.gradient.raw(), 0, parameter.gradient.bytes());
+    currentMemory().zero(parameter.gradient.raw(), parameter.gradient.bytes());
     accumulate = true;
   }
   return accumulate;
@@ -102,7 +102,7 @@ void biasGradient(Parameter& bias, int64_t firstRow, const Tensor& dy) {
   bool accumulate;
   float* target = bias.gradientTarget(accumulate);
   if (!accumulate && dy.columns() != bias.value.elements()) {
-    std::memset(target, 0, bias.gradient.bytes());
+    currentMemory().zero(target, bias.gradient.bytes());
     accumulate = true;
   }
   backend().elementwise.columnSum(dy.raw(), dy.dtype(), dy.rowCount(), dy.columns(), dy.columns(),

@@ -5,6 +5,7 @@
 // here and may become 0 there.
 #pragma once
 
+#include "core/both.h"
 #include "core/tensor.h"
 
 namespace duet {
@@ -17,7 +18,7 @@ struct PackSource {
   bool transposed = false;
   int64_t blockRows = 0, blockStride = 0;  // 0: all rows are one block
 
-  int64_t row(int64_t index) const {
+  DUET_BOTH int64_t row(int64_t index) const {
     return blockRows > 0 ? index / blockRows * blockStride + index % blockRows * stride : index * stride;
   }
 };

@@ -39,6 +39,8 @@ struct ProductKernels {
   size_t (*packedBytes)(const PackedMatrix&);
   /// Whether this machine multiplies matrices of a type (bf16 needs a processor with AVX-512).
   bool (*supports)(DType dtype);
+  /// Whether a packed copy pays when more than one product has this matrix on the right.
+  bool (*wantsPacked)(const PackSource& b, DType dtype);
 };
 
 ProductKernels productKernels();

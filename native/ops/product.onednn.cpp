@@ -259,11 +259,17 @@ bool supports(DType dtype) {
   }
 }
 
+/// A stored f32 matrix serves as well as a packed one (which is 4 % faster and doubles the memory) unless its
+/// rows are a multiple of 4 KiB apart: then they fall into the same cache sets when read down a column block.
+bool wantsPacked(const PackSource& b, DType dtype) {
+  return dtype != DType::f32 || (!b.transposed && b.k >= 64 && b.stride * 4 % 4096 == 0);
+}
+
 size_t packedBytes(const PackedMatrix& packed) { return packed.memory.get_desc().get_size(); }
 
 }  // namespace
 
-ProductKernels productKernels() { return {multiply, pack, packedBytes, supports}; }
+ProductKernels productKernels() { return {multiply, pack, packedBytes, supports, wantsPacked}; }
 
 size_t packedLayoutBytes(int64_t k, int64_t n, DType dtype) {
   return guarded("lay out a matrix", [&] { return packedLayout(k, n, dtype).get_size(); });
