@@ -17,7 +17,6 @@ __attribute__((weak)) EmbeddingKernels embeddingKernels();
 __attribute__((weak)) LossKernels lossKernels();
 __attribute__((weak)) OptimizerKernels optimizerKernels();
 __attribute__((weak)) ConvolutionKernels convolutionKernels();
-__attribute__((weak)) WinogradKernels winogradKernels();
 __attribute__((weak)) GroupNormKernels groupNormKernels();
 __attribute__((weak)) ResampleKernels resampleKernels();
 __attribute__((weak)) TemporalAttentionKernels temporalAttentionKernels();
@@ -51,7 +50,6 @@ Backend make() {
   if (lossKernels) b.loss = lossKernels();
   if (optimizerKernels) b.optimizer = optimizerKernels();
   if (convolutionKernels) b.convolution = convolutionKernels();
-  if (winogradKernels) b.winograd = winogradKernels();
   if (groupNormKernels) b.groupNorm = groupNormKernels();
   if (resampleKernels) b.resample = resampleKernels();
   if (temporalAttentionKernels) b.temporalAttention = temporalAttentionKernels();
@@ -68,8 +66,6 @@ Backend make() {
               b.loss.softmaxBackward);
   fillMissing(b.optimizer.adamw, b.optimizer.squareSum);
   fillMissing(b.convolution.gatherPatches, b.convolution.sumPatches);
-  fillMissing(b.winograd.kernelFloats, b.winograd.transformKernel, b.winograd.convolve,
-              b.winograd.gradientFloats, b.winograd.gradient);
   fillMissing(b.groupNorm.forward, b.groupNorm.backward);
   fillMissing(b.resample.upsample, b.resample.upsampleBackward, b.resample.averagePool,
               b.resample.averagePoolBackward);

@@ -14,8 +14,9 @@ WinogradPictures picturesOf(const PictureGrid& grid) { return {grid.pictures(), 
 
 bool winogradPays(const PictureGrid& grid, const ConvolutionKernel& kernel, const ConvolutionOptions& options,
                   DType compute) {
-  return compute == DType::f32 && options.stride == 1 && std::min(kernel.in(), kernel.out()) >= 16 &&
-         picturesOf(grid).tiles() >= 64 && grid.height >= 2 && grid.width >= 2;
+  return backend().winograd.convolve && compute == DType::f32 && options.stride == 1 &&
+         std::min(kernel.in(), kernel.out()) >= 16 && picturesOf(grid).tiles() >= 64 && grid.height >= 2 &&
+         grid.width >= 2;
 }
 
 void winogradConvolve(Tape& tape, const PictureGrid& grid, const ConvolutionKernel& kernel, bool back,

@@ -6,7 +6,7 @@
 
 namespace duet {
 
-/// Whether the method pays: enough tiles share the work of transforming the kernel.
+/// Whether the method pays: the backend has it, and enough tiles share the work of transforming the kernel.
 bool winogradPays(const PictureGrid& grid, const ConvolutionKernel& kernel, const ConvolutionOptions& options,
                   DType compute);
 

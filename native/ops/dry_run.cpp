@@ -6,9 +6,10 @@ namespace duet {
 
 namespace {
 
+/// What a backend does not have it does not have in a dry run.
 template <typename Result, typename... Arguments>
 void silence(Result (*&kernel)(Arguments...)) {
-  kernel = [](Arguments...) -> Result { return Result(); };
+  if (kernel) kernel = [](Arguments...) -> Result { return Result(); };
 }
 
 template <typename... Kernels>
