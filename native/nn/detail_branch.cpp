@@ -1,5 +1,6 @@
 #include "nn/detail_branch.h"
 
+#include "core/memory.h"
 #include "ops/detail_branch.h"
 #include "ops/kernels.h"
 
@@ -24,7 +25,7 @@ float* gradientOf(Parameter& parameter) {
   if (!parameter.trainable) return nullptr;
   bool accumulate;
   float* target = parameter.gradientTarget(accumulate);
-  if (!accumulate) std::memset(target, 0, parameter.gradient.bytes());
+  if (!accumulate) currentMemory().zero(target, parameter.gradient.bytes());
   return target;
 }
 
@@ -100,12 +101,12 @@ Var weightedSum(Context& context, const Var& a, Parameter& w1, const Var& b, Par
   require(w1.value.elements() == 1 && w2.value.elements() == 1, "Expected one value of ", w1.name, " and ",
           w2.name, " but received ", w1.value.shape().text(), " and ", w2.value.shape().text());
   const Tensor y = tape.empty(a.value.shape());
-  backend().detail.weightedSum(a.value.f32(), *w1.f32(), b.value.f32(), *w2.f32(), y.f32(), y.elements());
+  backend().detail.weightedSum(a.value.f32(), w1.f32(), b.value.f32(), w2.f32(), y.f32(), y.elements());
   if (!tape.recording() || !(a.tracked() || b.tracked() || w1.trainable || w2.trainable)) return {y, -1};
   const KeptValue keptA(a), keptB(b);
   const Var result = tape.track(y, [&tape, keptA, keptB, &w1, &w2] {
     const Tensor valueA = keptA.get(), valueB = keptB.get(), again = tape.empty(valueA.shape());
-    backend().detail.weightedSum(valueA.f32(), *w1.f32(), valueB.f32(), *w2.f32(), again.f32(),
+    backend().detail.weightedSum(valueA.f32(), w1.f32(), valueB.f32(), w2.f32(), again.f32(),
                                  again.elements());
     return again;
   });
@@ -118,8 +119,10 @@ Var weightedSum(Context& context, const Var& a, Parameter& w1, const Var& b, Par
     call.a = valueA.f32();
     call.b = valueB.f32();
     call.dy = dy.f32();
-    call.w1 = *w1.f32();
-    call.w2 = *w2.f32();
+    call.w1 = w1.f32();
+    call.w2 = w2.f32();
+    if (w1.trainable) call.dw1 = w1.gradientTarget(call.accumulateW1);
+    if (w2.trainable) call.dw2 = w2.gradientTarget(call.accumulateW2);
     call.count = dy.elements();
     Tensor da, db;
     if (first >= 0) {
@@ -135,14 +138,6 @@ Var weightedSum(Context& context, const Var& a, Parameter& w1, const Var& b, Par
     backend().detail.weightedSumBackward(call);
     da = Tensor{};
     if (same) tape.give(second, db);
-    const auto give = [](Parameter& p, double value) {
-      if (!p.trainable) return;
-      bool accumulate;
-      float* target = p.gradientTarget(accumulate);
-      *target = static_cast<float>((accumulate ? *target : 0.0) + value);
-    };
-    give(w1, call.dots[0]);
-    give(w2, call.dots[1]);
   });
   return result;
 }

@@ -215,12 +215,13 @@ void backward(const DetailBackward& c) {
   if (c.parameters) addGradients(c, layout, partial.data, strips);
 }
 
-void weightedSum(const float* a, float w1, const float* b, float w2, float* y, int64_t count) {
+void weightedSum(const float* a, const float* w1, const float* b, const float* w2, float* y, int64_t count) {
+  const float first = *w1, second = *w2;
 #pragma omp parallel for simd schedule(static) if (count > 16384)
-  for (int64_t i = 0; i < count; ++i) y[i] = w1 * a[i] + w2 * b[i];
+  for (int64_t i = 0; i < count; ++i) y[i] = first * a[i] + second * b[i];
 }
 
-void weightedSumBackward(WeightedSumBackward& c) {
+void weightedSumBackward(const WeightedSumBackward& c) {
   double sums[kReductionChunks][2] = {};
 #pragma omp parallel for schedule(static)
   for (int64_t chunk = 0; chunk < kReductionChunks; ++chunk) {
@@ -243,14 +244,17 @@ void weightedSumBackward(WeightedSumBackward& c) {
         for (int64_t i = begin; i < end; ++i) to[i] = w * c.dy[i];
       }
     };
-    spread(c.da, c.w1, c.accumulateA);
-    spread(c.db, c.w2, c.accumulateB);
+    spread(c.da, *c.w1, c.accumulateA);
+    spread(c.db, *c.w2, c.accumulateB);
   }
-  c.dots[0] = c.dots[1] = 0;
-  for (const auto& sum : sums) {
-    c.dots[0] += sum[0];
-    c.dots[1] += sum[1];
-  }
+  const auto finish = [&](float* to, int which, bool accumulate) {
+    if (!to) return;
+    double total = 0;
+    for (const auto& sum : sums) total += sum[which];
+    *to = static_cast<float>((accumulate ? static_cast<double>(*to) : 0.0) + total);
+  };
+  finish(c.dw1, 0, c.accumulateW1);
+  finish(c.dw2, 1, c.accumulateW2);
 }
 
 }  // namespace

@@ -42,21 +42,20 @@ struct DetailBackward {
 
 struct WeightedSumBackward {
   const float *a, *b, *dy;
-  float w1, w2;
-  float* da;  // or null
-  bool accumulateA;
-  float* db;  // or null
-  bool accumulateB;
+  const float *w1, *w2;  // one value each
+  float *da, *db;        // or null
+  float *dw1, *dw2;      // or null; sum dy a, sum dy b
+  bool accumulateA, accumulateB, accumulateW1, accumulateW2;
   int64_t count;
-  double dots[2];  // out: sum dy a, sum dy b
 };
 
 struct DetailKernels {
   void (*forward)(const DetailForward&);
   void (*backward)(const DetailBackward&);
-  /// y = w1 a + w2 b
-  void (*weightedSum)(const float* a, float w1, const float* b, float w2, float* y, int64_t count);
-  void (*weightedSumBackward)(WeightedSumBackward&);
+  /// y = w1 a + w2 b; the weights are one value each
+  void (*weightedSum)(const float* a, const float* w1, const float* b, const float* w2, float* y,
+                      int64_t count);
+  void (*weightedSumBackward)(const WeightedSumBackward&);
 };
 
 }  // namespace duet

@@ -36,6 +36,8 @@ describe('detailBranch', () => {
     [1, 3, 4, 5, 5],
     [2, 5, 2, 3, 18],
     [1, 11, 2, 9, 2],
+    [2, 2, 1, 2, 33],
+    [1, 1, 92, 90, 1], // more than fits into the shared memory of a GPU
   ])('%i clips of %i frames of %i x %i with %i channels', async (clips, frames, height, width, channels) => {
     const at = { clips, frames, height, width };
     await checkOp({
