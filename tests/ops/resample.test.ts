@@ -9,16 +9,17 @@ import { averagePool, rowsOf, upsampleNearest } from '../support/reference/pictu
 describe('upsampleNearest', () => {
   for (const compute of ['f32', 'bf16'])
     test.each([
-      [2, 3, 4, 6],
-      [3, 2, 5, 7],
-      [1, 1, 3, 2],
-      [4, 5, 4, 5],
-      [5, 4, 3, 2],
-    ])(`${compute}: %i x %i to %i x %i`, async (height, width, toHeight, toWidth) => {
+      [2, 3, 4, 6, 17],
+      [2, 3, 4, 6, 16],
+      [3, 2, 5, 7, 17],
+      [1, 1, 3, 2, 17],
+      [4, 5, 4, 5, 12],
+      [5, 4, 3, 2, 17],
+    ])(`${compute}: %i x %i to %i x %i, %i channels`, async (height, width, toHeight, toWidth, channels) => {
       const at = { clips: 2, frames: 2, height, width };
       await checkOp({
         op: 'upsampleNearest',
-        inputs: { x: f32([rowsOf(at), 17], 1) },
+        inputs: { x: f32([rowsOf(at), channels], 1) },
         attributes: { ...at, toHeight, toWidth, compute },
         reference: ({ x }) => upsampleNearest(x!, at, toHeight, toWidth),
       });
@@ -28,15 +29,17 @@ describe('upsampleNearest', () => {
 describe('averagePool', () => {
   for (const compute of ['f32', 'bf16'])
     test.each([
-      [2, 2],
-      [4, 6],
-      [5, 3],
-      [2, 7],
-    ])(`${compute}: %i x %i`, async (height, width) => {
+      [2, 2, 18],
+      [4, 6, 18],
+      [4, 6, 16],
+      [5, 3, 18],
+      [5, 3, 8],
+      [2, 7, 18],
+    ])(`${compute}: %i x %i, %i channels`, async (height, width, channels) => {
       const at = { clips: 2, frames: 3, height, width };
       await checkOp({
         op: 'averagePool',
-        inputs: { x: f32([rowsOf(at), 18], 1) },
+        inputs: { x: f32([rowsOf(at), channels], 1) },
         attributes: { ...at, compute },
         samples: 60,
         reference: ({ x }) => averagePool(x!, at),
