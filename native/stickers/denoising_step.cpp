@@ -159,9 +159,12 @@ DenoisingTraining::Prepared DenoisingTraining::prepare(const DenoisingBatch& bat
     const float keep = std::sqrt(left), add = std::sqrt(1.0f - left);
     const bool shown = given[static_cast<size_t>(i)] && p.real[static_cast<size_t>(i)];
     const float *x = clean.f32() + i * values, *n = noise.f32() + i * values;
-    const auto mix = backend().detail.weightedSum;
-    mix(x, keep, n, add, noisy.f32() + i * values, values);
-    if (velocity) mix(n, keep, x, -add, p.target.f32() + i * values, values);
+    const auto mix = [values](const float* a, float first, const float* b, float second, float* to) {
+      backend().elementwise.scale(a, first, to, values, false);
+      backend().elementwise.scale(b, second, to, values, true);
+    };
+    mix(x, keep, n, add, noisy.f32() + i * values);
+    if (velocity) mix(n, keep, x, -add, p.target.f32() + i * values);
     if (shown)
       currentMemory().copy(image.f32() + i * values, x, static_cast<size_t>(values) * sizeof(float));
     else
