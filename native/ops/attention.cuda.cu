@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
   using T = typename Tile::T;
   constexpr int kPanels = kWide ? Tile::kMostPanels : 1;  // of the output, in registers
   DUET_DYNAMIC_SHARED(T, shared);
-  T *qPanel = shared, *kPanelRows = shared + kPanel, *vPanel = shared + 2 * kPanel,
+  T *queryPanel = shared, *keyPanel = shared + kPanel, *valuePanel = shared + 2 * kPanel,
     *own = shared + 3 * kPanel;
   const AttentionShape& s = c.shape;
   const Piece piece = pieces[blockIdx.x];
@@ -90,8 +90,8 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
 
   const auto rows = [&](int64_t key) { return tileRows(key, keys); };
   if (!kWide) {
-    q.load(qPanel, piece.first, queries, 0);
-    k.load(kPanelRows, piece.span.keyBegin, rows(0), 0);
+    q.load(queryPanel, piece.first, queries, 0);
+    k.load(keyPanel, piece.span.keyBegin, rows(0), 0);
     copyCommit();
   }
   for (int64_t key = 0; key < keys; key += kTile) {
@@ -101,18 +101,18 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
     for (int panel = 0; panel < (kWide ? panels : 1); ++panel) {
       if (kWide) {
         __syncthreads();
-        q.load(qPanel, piece.first, queries, panel);
-        k.load(kPanelRows, keyRow, rows(key), panel);
+        q.load(queryPanel, piece.first, queries, panel);
+        k.load(keyPanel, keyRow, rows(key), panel);
         copyCommit();
       }
       copyWait<0>();
       __syncthreads();
       if (!kWide) {  // values come while scores are made, the next keys while values are summed
-        v.load(vPanel, keyRow, rows(key), 0);
+        v.load(valuePanel, keyRow, rows(key), 0);
         copyCommit();
       }
-      if (kWide || key == 0) left = Tile::left(qPanel);
-      Tile::products(scores, left, kPanelRows);
+      if (kWide || key == 0) left = Tile::left(queryPanel);
+      Tile::products(scores, left, keyPanel);
     }
 
     if (s.bias) addBias<Tile>(scores, s, head, query, queries, key, rows(key));
@@ -149,16 +149,16 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
       if (firstPanel + panel >= panels) continue;
       if (kWide) {
         __syncthreads();
-        v.load(vPanel, keyRow, rows(key), firstPanel + panel);
+        v.load(valuePanel, keyRow, rows(key), firstPanel + panel);
         copyCommit();
       }
       copyWait<0>();
       __syncthreads();
       if (!kWide && key + kTile < keys) {
-        k.load(kPanelRows, keyRow + kTile, rows(key + kTile), 0);
+        k.load(keyPanel, keyRow + kTile, rows(key + kTile), 0);
         copyCommit();
       }
-      Tile::mix(out[panel], scores, vPanel, own);
+      Tile::mix(out[panel], scores, valuePanel, own);
     }
   }
 
@@ -179,9 +179,9 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
   for (int panel = 0; panel < kPanels; ++panel) {
     if (firstPanel + panel >= panels) continue;
     __syncwarp();
-    Tile::put(qPanel, out[panel]);
+    Tile::put(queryPanel, out[panel]);
     __syncwarp();
-    y.store(qPanel, piece.first, queries, firstPanel + panel);
+    y.store(queryPanel, piece.first, queries, firstPanel + panel);
   }
 }
 
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
 //   delta = rowsum(P o dP),  dS = scale P o (dP - delta),  dQ = dS K,  dK = dS^T Q,  dV = D^T dO.
 
 /// Of 64 query rows and one head: log of the sum of exponentials (times kPerUnit) and delta.
-struct RowFacts {
+struct alignas(16) RowFacts {
   float logSum[kTile], delta[kTile];
 };
 
@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
   using T = typename Tile::T;
   constexpr int kStages = kWide ? 1 : Tile::kStages;
   DUET_DYNAMIC_SHARED(T, shared);
-  T *qPanel = shared, *gPanel = shared + kPanel, *streamed = shared + 2 * kPanel,
+  T *queryPanel = shared, *gradientPanel = shared + kPanel, *streamed = shared + 2 * kPanel,
     *own = streamed + 2 * kStages * kPanel;
   const AttentionShape& s = c.shape;
   const Piece piece = pieces[blockIdx.x];
@@ -232,8 +232,8 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
     v.load(to + kPanel, piece.span.keyBegin + key, tileRows(key, keys), panel);
   };
   const auto loadOwn = [&](int panel) {
-    q.load(qPanel, piece.first, queries, panel);
-    g.load(gPanel, piece.first, queries, panel);
+    q.load(queryPanel, piece.first, queries, panel);
+    g.load(gradientPanel, piece.first, queries, panel);
   };
   if (!kWide) {
     loadOwn(0);
@@ -245,7 +245,7 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
   typename Tile::Left qLeft{}, gLeft{};
   for (int64_t step = 0; step < steps; ++step) {
     const int64_t key = tileOf(step) * kTile;
-    T *kRows = streamed + step % kStages * 2 * kPanel, *vRows = kRows + kPanel;
+    T *keyPanel = streamed + step % kStages * 2 * kPanel, *valuePanel = keyPanel + kPanel;
     const uint64_t visible = visibleKeys(s.keyMask, piece.span.keyBegin + key, tileRows(key, keys));
     typename Tile::Sum p, dp;
     for (int panel = 0; panel < panels; ++panel) {
@@ -262,11 +262,11 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
         copyCommit();
       }
       if (kWide || step == 0) {
-        qLeft = Tile::left(qPanel);
-        gLeft = Tile::left(gPanel);
+        qLeft = Tile::left(queryPanel);
+        gLeft = Tile::left(gradientPanel);
       }
-      Tile::products(p, qLeft, kRows);
-      Tile::products(dp, gLeft, vRows);
+      Tile::products(p, qLeft, keyPanel);
+      Tile::products(dp, gLeft, valuePanel);
     }
 
     hideKeys<Tile>(p, visible, s.causal, query, key);
@@ -301,17 +301,17 @@ __global__ void __launch_bounds__(kTileThreads, kWide ? 2 : Tile::kBlocks)
       for (int j = 0; j < Tile::kColumns; ++j) p.at(i, j) *= (dp.at(i, j) - delta[i]) * s.scale;
     if (kWide) {
       __syncthreads();
-      k.load(kRows, piece.span.keyBegin + key, tileRows(key, keys), outPanel);
+      k.load(keyPanel, piece.span.keyBegin + key, tileRows(key, keys), outPanel);
       copyCommit();
       copyWait<0>();
       __syncthreads();
     }
-    Tile::mix(sum, p, kRows, own);
+    Tile::mix(sum, p, keyPanel, own);
   }
   __syncwarp();
-  Tile::put(qPanel, sum);
+  Tile::put(queryPanel, sum);
   __syncwarp();
-  dq.store(qPanel, piece.first, queries, outPanel);
+  dq.store(queryPanel, piece.first, queries, outPanel);
 }
 
 /// dK and dV of one panel. A block has read all it ever reads of its own rows of K and V before it writes
@@ -321,10 +321,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     keyGradientKernel(AttentionBackward c, const Piece* pieces, const RowFacts* facts, bool aligned) {
   using T = typename Tile::T;
   constexpr int kStages = kWide ? 1 : Tile::kStages;
-  DUET_SHARED(RowFacts, factsOf, [Tile::kStages]);
   DUET_DYNAMIC_SHARED(T, shared);
-  T *kRows = shared, *vRows = shared + kPanel, *streamed = shared + 2 * kPanel,
+  T *keyPanel = shared, *valuePanel = shared + kPanel, *streamed = shared + 2 * kPanel,
     *own = streamed + 2 * kStages * kPanel;
+  RowFacts* const factsOf = reinterpret_cast<RowFacts*>(own + Tile::kOwn);
   const AttentionShape& s = c.shape;
   const Piece piece = pieces[blockIdx.x];
   const int64_t head = blockIdx.y, key = piece.first - piece.span.keyBegin;
@@ -352,8 +352,8 @@ __global__ void __launch_bounds__(kTileThreads, 2)
                   reinterpret_cast<const uint4*>(&facts[(piece.queryPiece + tile) * s.heads + head]) + chunk);
   };
   const auto loadOwn = [&](int panel) {
-    k.load(kRows, piece.first, keys, panel);
-    v.load(vRows, piece.first, keys, panel);
+    k.load(keyPanel, piece.first, keys, panel);
+    v.load(valuePanel, piece.first, keys, panel);
   };
   if (!kWide && firstTile < tiles) {
     loadOwn(0);
@@ -364,7 +364,7 @@ __global__ void __launch_bounds__(kTileThreads, 2)
   typename Tile::Sum dKeys, dValues;
   typename Tile::Left kLeft{}, vLeft{};
   for (int64_t tile = firstTile; tile < tiles; ++tile) {
-    T *qRows = streamed + tile % kStages * 2 * kPanel, *gRows = qRows + kPanel;
+    T *queryPanel = streamed + tile % kStages * 2 * kPanel, *gradientPanel = queryPanel + kPanel;
     typename Tile::Sum p, dp;  // a row is a key, a column a query
     for (int panel = 0; panel < panels; ++panel) {
       if (kWide || (kStages == 1 && tile > firstTile)) {
@@ -380,11 +380,11 @@ __global__ void __launch_bounds__(kTileThreads, 2)
         copyCommit();
       }
       if (kWide || tile == firstTile) {
-        kLeft = Tile::left(kRows);
-        vLeft = Tile::left(vRows);
+        kLeft = Tile::left(keyPanel);
+        vLeft = Tile::left(valuePanel);
       }
-      Tile::products(p, kLeft, qRows);
-      Tile::products(dp, vLeft, gRows);
+      Tile::products(p, kLeft, queryPanel);
+      Tile::products(dp, vLeft, gradientPanel);
     }
 
     const RowFacts& known = factsOf[tile % kStages];
@@ -426,28 +426,28 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     if (kWide) {
       __syncthreads();
       const int64_t row = piece.span.queryBegin + tile * kTile;
-      q.load(qRows, row, tileRows(row, piece.span.queryEnd), outPanel);
-      g.load(gRows, row, tileRows(row, piece.span.queryEnd), outPanel);
+      q.load(queryPanel, row, tileRows(row, piece.span.queryEnd), outPanel);
+      g.load(gradientPanel, row, tileRows(row, piece.span.queryEnd), outPanel);
       copyCommit();
       copyWait<0>();
       __syncthreads();
     }
-    Tile::mix(dValues, p, gRows, own);
-    Tile::mix(dKeys, dp, qRows, own);
+    Tile::mix(dValues, p, gradientPanel, own);
+    Tile::mix(dKeys, dp, queryPanel, own);
   }
   __syncwarp();
-  Tile::put(kRows, dKeys);
-  Tile::put(vRows, dValues);
+  Tile::put(keyPanel, dKeys);
+  Tile::put(valuePanel, dValues);
   __syncwarp();
-  dk.store(kRows, piece.first, keys, outPanel);
-  dv.store(vRows, piece.first, keys, outPanel);
+  dk.store(keyPanel, piece.first, keys, outPanel);
+  dv.store(valuePanel, piece.first, keys, outPanel);
 }
 
 template <typename T>
 __global__ void __launch_bounds__(kTileThreads)
     moveKernel(HeadMatrix from, HeadMatrix to, const Piece* pieces, bool queries, int64_t size,
                bool aligned) {
-  DUET_SHARED(T, panel, [kPanel]);
+  DUET_DYNAMIC_SHARED(T, panel);
   const Piece piece = pieces[blockIdx.x];
   const int rows = tileRows(piece.first, queries ? piece.span.queryEnd : piece.span.keyEnd);
   const int which = static_cast<int>(blockIdx.z);
@@ -525,7 +525,7 @@ class Aside {
   void move(const Piece* pieces, int64_t count, bool queries, const AttentionShape& s) const {
     if (!needed_ || count == 0) return;
     launch(moveKernel<T>, dim3(gridOf(count), gridOf(s.heads), gridOf((s.headSize + kTile - 1) / kTile)),
-           kTileThreads, 0, aside_, place_, pieces, queries, s.headSize,
+           kTileThreads, kPanel * sizeof(T), aside_, place_, pieces, queries, s.headSize,
            isAligned<T>(aside_, s.headSize) && isAligned<T>(place_, s.headSize));
   }
 
@@ -555,7 +555,8 @@ void backwardAs(AttentionBackward c) {
   for (const HeadMatrix& m : {c.q, c.k, c.v, c.dOut, c.dq, c.dk, c.dv})
     aligned = aligned && isAligned<T>(m, s.headSize);
   constexpr int panels = 2 + 2 * (kWide ? 1 : Tile::kStages);
-  constexpr size_t bytes = (panels * kPanel + Tile::kOwn) * sizeof(T);
+  constexpr size_t bytes = (panels * kPanel + Tile::kOwn) * sizeof(T),
+                   factBytes = Tile::kStages * sizeof(RowFacts);
   const auto grid = [&](int64_t count) {
     return dim3(gridOf(count), gridOf(s.heads), gridOf((s.headSize + kTile - 1) / kTile));
   };
@@ -564,8 +565,8 @@ void backwardAs(AttentionBackward c) {
     launch(queryGradientKernel<Tile, kWide>, grid(queryPieces), kTileThreads, bytes, c, there.data(),
            facts.data(), aligned);
   if (all > queryPieces)
-    launch(keyGradientKernel<Tile, kWide>, grid(all - queryPieces), kTileThreads, bytes, c, keyPieces,
-           facts.data(), aligned);
+    launch(keyGradientKernel<Tile, kWide>, grid(all - queryPieces), kTileThreads, bytes + factBytes, c,
+           keyPieces, facts.data(), aligned);
   dq.move(there.data(), queryPieces, true, s);
   dk.move(keyPieces, all - queryPieces, false, s);
   dv.move(keyPieces, all - queryPieces, false, s);
