@@ -61,7 +61,9 @@ Var Dfgn::embedTime(Context& c, const DfgnInputs& inputs) {
   const auto clips = static_cast<int64_t>(inputs.times.size());
   const int64_t width = config_.blockChannels.front();
   const Tensor waves = c.tape.empty({clips, width});
-  backend().noise.timeEmbedding(inputs.times.data(), clips, width, waves.f32());
+  const Tensor times = c.tape.empty({clips});
+  copyIn(times, inputs.times.data());
+  backend().noise.timeEmbedding(times.f32(), clips, width, waves.f32());
   Var x = linear(c, Var{waves, -1}, time1_.use, &time1_.bias, {Activation::silu, nullptr, DType::f32});
   x = linear(c, x, time2_.use, &time2_.bias);
   if (inputs.trace) inputs.trace->add("time_embedding", x, {clips, config_.timeWidth()});
