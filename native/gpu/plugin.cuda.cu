@@ -58,7 +58,7 @@ Backend make() {
   if (noiseKernels) b.noise = noiseKernels();
   if (packingKernels) b.packing = packingKernels();
   fillMissing(b.product.multiply, b.product.pack, b.product.packedBytes, b.product.supports,
-              b.product.wantsPacked);
+              b.product.wantsPacked, b.product.takesPatches);
   fillMissing(b.norm.forward, b.norm.backward, b.norm.rmsForward);
   fillMissing(b.activation.forward, b.activation.backward, b.attention.forward, b.attention.backward);
   fillMissing(b.embedding.forward, b.embedding.backward);

@@ -24,15 +24,40 @@ PatchGather patchesOf(const PictureGrid& grid, const PictureGrid& out, int64_t s
   return call;
 }
 
-void gather(PatchGather call, const Tensor& x, int64_t row, int64_t rows, Tensor& patches) {
-  call.x = x.raw();
-  call.dtype = x.dtype();
-  call.channels = x.columns();
-  call.patches = patches.raw();
-  call.firstRow = row;
-  call.rows = rows;
-  backend().convolution.gatherPatches(call);
-}
+/// Patches of x as an operand of products: as they are described where the backend takes that, otherwise
+/// written down a chunk of rows at a time.
+class Patches {
+ public:
+  Patches(Tape& tape, const PatchGather& geometry, const Tensor& x, int64_t rows) : call_(geometry) {
+    call_.x = x.raw();
+    call_.dtype = x.dtype();
+    call_.channels = x.columns();
+    described_ = backend().product.takesPatches(call_);
+    chunk_ = described_ ? rows : std::min(rows, kRowChunk);
+    if (!described_) written_ = tape.empty({chunk_, columns()}, x.dtype());
+  }
+
+  /// Rows that an operand has at most.
+  int64_t chunk() const { return chunk_; }
+
+  /// The next operand takes the place of the last.
+  Matrix rows(int64_t first, int64_t count) {
+    call_.firstRow = first;
+    call_.rows = count;
+    if (described_) return {call_.x, call_.dtype, columns(), false, &call_};
+    call_.patches = written_.raw();
+    backend().convolution.gatherPatches(call_);
+    return rowsFrom(written_, 0);
+  }
+
+ private:
+  int64_t columns() const { return call_.size * call_.size * call_.channels; }
+
+  PatchGather call_;
+  Tensor written_;
+  int64_t chunk_;
+  bool described_;
+};
 
 /// The right-hand side of dx = patches(dy) W', [(kh, kw, out), in], in the compute type. It lives for one
 /// backward pass.
@@ -48,13 +73,13 @@ struct ExchangedKernel {
         &tape.arena());
   }
 
-  void multiply(const Tensor& patches, int64_t rows, const Tensor& dx, int64_t dxRow, bool accumulate) const {
+  void multiply(const Matrix& patches, int64_t rows, const Tensor& dx, int64_t dxRow, bool accumulate) const {
     Product product{};
     product.m = rows;
     product.n = n;
     product.k = k;
-    product.a = {patches.raw(), patches.dtype(), k, false};
-    product.b = {nullptr, patches.dtype(), n, false};
+    product.a = patches;
+    product.b = {nullptr, patches.dtype, n, false};
     product.packedB = packed.get();
     product.c = at(dx, dxRow);
     product.cType = dx.dtype();
@@ -64,28 +89,26 @@ struct ExchangedKernel {
   }
 };
 
-// The three products by way of patches, a chunk of rows at a time.
+// The three products by way of patches.
 
 void forwardByPatches(Tape& tape, const PatchGather& geometry, const Tensor& x, ConvolutionKernel& kernel,
                       Parameter* bias, const float* residual, const Tensor& y) {
   const int64_t rows = y.rowCount();
-  Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, x.dtype());
-  for (int64_t row = 0; row < rows; row += kRowChunk) {
-    const int64_t count = std::min(kRowChunk, rows - row);
-    gather(geometry, x, row, count, patches);
-    forwardRows(patches, 0, kernel.weights, bias, residual ? residual + row * kernel.out() : nullptr, y, row,
-                count, x.dtype());
+  Patches patches(tape, geometry, x, rows);
+  for (int64_t row = 0; row < rows; row += patches.chunk()) {
+    const int64_t count = std::min(patches.chunk(), rows - row);
+    forwardRows(patches.rows(row, count), kernel.weights, bias,
+                residual ? residual + row * kernel.out() : nullptr, y, row, count, x.dtype());
   }
 }
 
 void kernelGradientByPatches(Tape& tape, const PatchGather& geometry, const Tensor& x, const Tensor& dy,
                              ConvolutionKernel& kernel, bool accumulate) {
   const int64_t rows = dy.rowCount();
-  Tensor patches = tape.empty({std::min(rows, kRowChunk), kernel.weights.in()}, x.dtype());
-  for (int64_t row = 0; row < rows; row += kRowChunk, accumulate = true) {
-    const int64_t count = std::min(kRowChunk, rows - row);
-    gather(geometry, x, row, count, patches);
-    weightGradientRows(dy, row, patches, 0, kernel.weights, count, accumulate);
+  Patches patches(tape, geometry, x, rows);
+  for (int64_t row = 0; row < rows; row += patches.chunk(), accumulate = true) {
+    const int64_t count = std::min(patches.chunk(), rows - row);
+    weightGradientRows(dy, row, patches.rows(row, count), kernel.weights, count, accumulate);
   }
 }
 
@@ -96,11 +119,10 @@ void inputGradientByPatches(Tape& tape, PatchGather geometry, const Tensor& dy,
   std::swap(geometry.width, geometry.outWidth);
   geometry.transposed = true;
   const int64_t rows = dx.rowCount();
-  Tensor patches = tape.empty({std::min(rows, kRowChunk), exchanged.k}, dy.dtype());
-  for (int64_t row = 0; row < rows; row += kRowChunk) {
-    const int64_t count = std::min(kRowChunk, rows - row);
-    gather(geometry, dy, row, count, patches);
-    exchanged.multiply(patches, count, dx, row, accumulate);
+  Patches patches(tape, geometry, dy, rows);
+  for (int64_t row = 0; row < rows; row += patches.chunk()) {
+    const int64_t count = std::min(patches.chunk(), rows - row);
+    exchanged.multiply(patches.rows(row, count), count, dx, row, accumulate);
   }
 }
 

@@ -13,13 +13,13 @@ Matrix rowsFrom(const Tensor& tensor, int64_t row, bool transposed) {
   return {at(tensor, row), tensor.dtype(), tensor.columns(), transposed};
 }
 
-void forwardRows(const Tensor& x, int64_t xRow, Weights& weight, Parameter* bias, const float* residual,
-                 const Tensor& y, int64_t yRow, int64_t rows, DType compute) {
+void forwardRows(const Matrix& x, Weights& weight, Parameter* bias, const float* residual, const Tensor& y,
+                 int64_t yRow, int64_t rows, DType compute) {
   for (int64_t column = 0, done = 0; done < weight.out(); column = done) {
     Product product{};
     weight.forward(product, compute, done);
     product.m = rows;
-    product.a = rowsFrom(x, xRow);
+    product.a = x;
     product.c = at(y, yRow, column);
     product.cType = y.dtype();
     product.cStride = y.columns();
@@ -45,15 +45,15 @@ void inputGradientRows(const Tensor& dy, int64_t dyRow, Weights& weight, const T
   }
 }
 
-void weightGradientRows(const Tensor& dy, int64_t dyRow, const Tensor& x, int64_t xRow, Weights& weight,
-                        int64_t rows, bool accumulate) {
+void weightGradientRows(const Tensor& dy, int64_t dyRow, const Matrix& x, Weights& weight, int64_t rows,
+                        bool accumulate) {
   bool unused;
   Product product{};
   product.m = weight.out();
   product.n = weight.in();
   product.k = rows;
   product.a = rowsFrom(dy, dyRow, true);
-  product.b = rowsFrom(x, xRow);
+  product.b = x;
   product.c = weight.parameter->gradientTarget(unused) + weight.firstRow * weight.in();
   product.cStride = weight.in();
   product.accumulate = accumulate;

@@ -11,7 +11,7 @@ namespace duet {
 struct PatchGather {
   const void* x;  // pictures x height x width x channels
   DType dtype;
-  void* patches;  // rows x (size * size * channels), the same type
+  void* patches;  // rows x (size * size * channels), the same type; not of an operand of a product
   int64_t height, width, channels;
   int64_t outHeight, outWidth;  // pixels of the pictures whose rows are wanted
   int64_t firstRow, rows;       // among pictures x outHeight x outWidth

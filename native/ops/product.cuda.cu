@@ -29,6 +29,26 @@ Operand operandOf(const Matrix& matrix, bool alongK) {
   return {matrix.data, matrix.stride, alongK, alignedTo(16, matrix.data, rowBytes)};
 }
 
+/// A chunk of 16 bytes belongs to one pixel. Back through a stride most patches would be zeros.
+bool takesPatches(const PatchGather& c) {
+  const int64_t pixelBytes = c.channels * static_cast<int64_t>(sizeOf(c.dtype));
+  return alignedTo(16, c.x, pixelBytes) && (!c.transposed || c.stride == 1);
+}
+
+PatchOperand patchOperandOf(const PatchGather& c) {
+  return {c.x,
+          static_cast<int>(c.firstRow),
+          Pixels(c.firstRow + c.rows, c.outHeight, c.outWidth),
+          static_cast<int>(c.height),
+          static_cast<int>(c.width),
+          static_cast<int>(c.channels),
+          static_cast<int>(c.size),
+          static_cast<int>(c.stride),
+          static_cast<int>(c.transposed ? c.padding : -c.padding),
+          c.transposed ? -1 : 1,
+          Divisor(c.channels)};
+}
+
 Finish finishOf(const Product& c) {
   const auto four = static_cast<int64_t>(4 * sizeOf(c.cType));
   const bool inFours = alignedTo(four, c.c, four / 4 * c.cStride) && alignedTo(16, c.bias, 0) &&
@@ -54,10 +74,17 @@ void multiply(const Product& c) {
   for (int64_t size : {c.m, c.n, c.k})
     if (size > INT32_MAX) fail(Code::Unsupported, "Matrix products have at most 2^31 - 1 rows, not ", size);
   if (c.m == 0 || c.n == 0) return;
-  const TiledProduct product{operandOf(c.a, !c.a.transposed), operandOf(b, b.transposed),
-                             static_cast<int>(c.m),           static_cast<int>(c.n),
-                             static_cast<int>(c.k),           finishOf(c)};
-  b.dtype == DType::bf16 ? multiplyTiles<bf16>(product) : multiplyTiles<float>(product);
+  const auto run = [&](const auto& left, const auto& right) {
+    const TiledProduct<std::decay_t<decltype(left)>, std::decay_t<decltype(right)>> product{
+        left, right, static_cast<int>(c.m), static_cast<int>(c.n), static_cast<int>(c.k), finishOf(c)};
+    b.dtype == DType::bf16 ? multiplyTiles<bf16>(product) : multiplyTiles<float>(product);
+  };
+  if (c.a.patches)
+    run(patchOperandOf(*c.a.patches), operandOf(b, b.transposed));
+  else if (b.patches)
+    run(operandOf(c.a, !c.a.transposed), patchOperandOf(*b.patches));
+  else
+    run(operandOf(c.a, !c.a.transposed), operandOf(b, b.transposed));
 }
 
 constexpr unsigned kPackRows = 8;
@@ -108,7 +135,7 @@ bool wantsPacked(const PackSource&, DType dtype) { return dtype != DType::f32; }
 
 }  // namespace
 
-ProductKernels productKernels() { return {multiply, pack, packedBytes, supports, wantsPacked}; }
+ProductKernels productKernels() { return {multiply, pack, packedBytes, supports, wantsPacked, takesPatches}; }
 
 }  // namespace gpu
 }  // namespace duet

@@ -6,6 +6,7 @@
 
 #include "core/arena.h"
 #include "core/tensor.h"
+#include "ops/convolution.h"
 #include "ops/packing.h"
 
 namespace duet {
@@ -17,6 +18,8 @@ struct Matrix {
   DType dtype;
   int64_t stride;           // elements between stored rows
   bool transposed = false;  // stored as columns x rows
+  const PatchGather* patches =
+      nullptr;  // the matrix is these, which nobody has written down (see takesPatches)
 };
 
 struct Product {
@@ -41,6 +44,8 @@ struct ProductKernels {
   bool (*supports)(DType dtype);
   /// Whether a packed copy pays when more than one product has this matrix on the right.
   bool (*wantsPacked)(const PackSource& b, DType dtype);
+  /// Whether `multiply` takes such patches as an operand as they are described.
+  bool (*takesPatches)(const PatchGather&);
 };
 
 ProductKernels productKernels();

@@ -269,7 +269,9 @@ size_t packedBytes(const PackedMatrix& packed) { return packed.memory.get_desc()
 
 }  // namespace
 
-ProductKernels productKernels() { return {multiply, pack, packedBytes, supports, wantsPacked}; }
+bool takesPatches(const PatchGather&) { return false; }
+
+ProductKernels productKernels() { return {multiply, pack, packedBytes, supports, wantsPacked, takesPatches}; }
 
 size_t packedLayoutBytes(int64_t k, int64_t n, DType dtype) {
   return guarded("lay out a matrix", [&] { return packedLayout(k, n, dtype).get_size(); });

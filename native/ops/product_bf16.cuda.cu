@@ -2,6 +2,8 @@
 
 namespace duet::gpu {
 
-template void multiplyTiles<bf16>(const TiledProduct&);
+template void multiplyTiles<bf16>(const TiledProduct<Operand, Operand>&);
+template void multiplyTiles<bf16>(const TiledProduct<PatchOperand, Operand>&);
+template void multiplyTiles<bf16>(const TiledProduct<Operand, PatchOperand>&);
 
 }  // namespace duet::gpu

@@ -5,6 +5,7 @@
 
 #include "ops/product_finish.cuh"
 #include "ops/product_operand.cuh"
+#include "ops/product_patches.cuh"
 
 namespace duet::gpu {
 
@@ -14,9 +15,9 @@ constexpr int kStages = 4;
 
 /// Blocks of one row of the grid take the tiles of C down its columns, so that neighbours share their part of
 /// B; rows of the grid take `depth` of K each and write their sums `partStride` values apart.
-template <typename T, int M, int N, bool AAlongK, bool BAlongK>
+template <typename T, int M, int N, bool AAlongK, bool BAlongK, typename A, typename B>
 __global__ void __launch_bounds__(kProductThreads, 2)
-    tileKernel(Operand a, Operand b, int k, int depth, Finish ending, int64_t partStride) {
+    tileKernel(A a, B b, int k, int depth, Finish ending, int64_t partStride) {
   constexpr int warpM = M / 2, warpN = N / 2, stage = (M + N) * kTileDepth<T>;
   DUET_DYNAMIC_SHARED(T, tiles);
   const int downTiles = (ending.m + M - 1) / M, tile = static_cast<int>(blockIdx.x);
@@ -26,8 +27,8 @@ __global__ void __launch_bounds__(kProductThreads, 2)
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int warpRow = warp % 2 * warpM, warpColumn = warp / 2 * warpN;
 
-  TileSource<T, M, AAlongK> left(a, firstRow, ending.m, kBegin, kEnd);
-  TileSource<T, N, BAlongK> right(b, firstColumn, ending.n, kBegin, kEnd);
+  SourceOf<A, T, M, AAlongK> left(a, firstRow, ending.m, kBegin, kEnd);
+  SourceOf<B, T, N, BAlongK> right(b, firstColumn, ending.n, kBegin, kEnd);
   const auto copyTile = [&](int index) {
     if (index < count) {
       T* to = tiles + index % kStages * stage;
@@ -103,17 +104,35 @@ __global__ void addPartsKernel(const float* parts, int count, int64_t partStride
   finish(ending, row, column, sums);
 }
 
-int64_t tilesOf(const TiledProduct& p, int64_t m, int64_t n) {
-  return ((p.m + m - 1) / m) * ((p.n + n - 1) / n);
+template <typename T, int M, int N>
+auto kernelFor(const TiledProduct<Operand, Operand>& p) {
+  return p.a.alongK   ? p.b.alongK ? tileKernel<T, M, N, true, true, Operand, Operand>
+                                   : tileKernel<T, M, N, true, false, Operand, Operand>
+           : p.b.alongK ? tileKernel<T, M, N, false, true, Operand, Operand>
+                      : tileKernel<T, M, N, false, false, Operand, Operand>;
 }
 
 template <typename T, int M, int N>
-void launchTiles(const TiledProduct& p, int64_t parts) {
+auto kernelFor(const TiledProduct<PatchOperand, Operand>& p) {
+  return p.b.alongK ? tileKernel<T, M, N, true, true, PatchOperand, Operand>
+                    : tileKernel<T, M, N, true, false, PatchOperand, Operand>;
+}
+
+/// A is the gradient of a convolution's output, whose rows are K.
+template <typename T, int M, int N>
+auto kernelFor(const TiledProduct<Operand, PatchOperand>&) {
+  return tileKernel<T, M, N, false, false, Operand, PatchOperand>;
+}
+
+template <typename Product>
+int64_t tilesOf(const Product& p, int64_t m, int64_t n) {
+  return ((p.m + m - 1) / m) * ((p.n + n - 1) / n);
+}
+
+template <typename T, int M, int N, typename Product>
+void launchTiles(const Product& p, int64_t parts) {
   constexpr size_t bytes = kStages * (M + N) * kTileDepth<T> * sizeof(T);
-  const auto kernel = p.a.alongK
-                          ? p.b.alongK ? tileKernel<T, M, N, true, true> : tileKernel<T, M, N, true, false>
-                      : p.b.alongK ? tileKernel<T, M, N, false, true>
-                                   : tileKernel<T, M, N, false, false>;
+  const auto kernel = kernelFor<T, M, N>(p);
   const int64_t each = (p.k + parts - 1) / parts;
   const int depth = static_cast<int>((each + kTileDepth<T> - 1) / kTileDepth<T> * kTileDepth<T>);
   const auto tiles = static_cast<unsigned>(tilesOf(p, M, N));
@@ -135,8 +154,8 @@ void launchTiles(const TiledProduct& p, int64_t parts) {
 
 /// The largest tiles that keep all multiprocessors busy; where even the smallest do not, each takes a part of
 /// a long K.
-template <typename T>
-void multiplyTiles(const TiledProduct& p) {
+template <typename T, typename A, typename B>
+void multiplyTiles(const TiledProduct<A, B>& p) {
   constexpr int small = 64, shortest = 8 * kTileDepth<T>;
   const int64_t enough = multiprocessors();
   if constexpr (sizeof(T) == 2)  // f32 needs too many registers for it

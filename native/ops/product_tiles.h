@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "gpu/rows.h"
+
 namespace duet::gpu {
 
 struct Operand {
@@ -10,6 +12,16 @@ struct Operand {
   int64_t stride;  // values between stored rows
   bool alongK;     // rows run along K
   bool aligned;    // rows begin at multiples of 16 bytes
+};
+
+/// Patches (ops/convolution.h) that nobody has written down, one a row. They run along K as A, across as B.
+struct PatchOperand {
+  const void* data;
+  int firstRow;
+  Pixels pixels;  // of the rows
+  int height, width, channels, size;
+  int stride, offset, step;  // tap t of the patch of a pixel at p is that at stride p + offset + step t
+  Divisor ofChannels;
 };
 
 /// What sums go through on their way to C.
@@ -23,14 +35,16 @@ struct Finish {
   bool inFours;  // four columns, from a multiple of four on, are aligned everywhere
 };
 
+template <typename A, typename B>
 struct TiledProduct {
-  Operand a, b;
+  A a;
+  B b;
   int m, n, k;
   Finish finish;
 };
 
-/// Operands of bf16 or float.
-template <typename T>
-void multiplyTiles(const TiledProduct& product);
+/// Operands of bf16 or float, one of which may be patches.
+template <typename T, typename A, typename B>
+void multiplyTiles(const TiledProduct<A, B>& product);
 
 }  // namespace duet::gpu

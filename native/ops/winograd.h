@@ -41,7 +41,7 @@ struct WinogradGradient {
   bool accumulate;
 };
 
-/// All null where the method does not pay: tensor cores multiply faster than memory gives them tiles.
+/// All null where the backend does without.
 struct WinogradKernels {
   /// Floats of a transformed kernel.
   int64_t (*kernelFloats)(int64_t in, int64_t out);

@@ -52,6 +52,8 @@ describe('convolution', () => {
         ['odd pictures', grid(2, 2, 5, 7), 8, 3],
         ['wide channels', grid(1, 2, 4, 4), 33, 17],
         ['several chunks of rows', grid(3, 4, 7, 9), 3, 4],
+        ['channels in chunks of 16 bytes', grid(2, 2, 5, 7), 8, 24],
+        ['channels of more than a tile', grid(1, 1, 9, 8), 40, 72],
         ["Winograd's method in f32, even pictures", grid(2, 8, 4, 4), 16, 32],
         ["Winograd's method in f32, odd pictures", grid(2, 2, 9, 7), 17, 35],
         ["Winograd's method in f32, more than a run of tiles", grid(1, 1, 46, 47), 16, 16],
@@ -60,18 +62,20 @@ describe('convolution', () => {
       });
 
       test.each([
-        ['even', grid(2, 2, 6, 4)],
-        ['odd', grid(1, 3, 5, 7)],
-        ['one pixel', grid(1, 2, 1, 1)],
-      ])('stride 2, %s', async (_, at) => {
-        await check(at, 5, 6, compute, { stride: 2 });
+        ['even', grid(2, 2, 6, 4), 5, 6],
+        ['odd', grid(1, 3, 5, 7), 5, 6],
+        ['one pixel', grid(1, 2, 1, 1), 5, 6],
+        ['channels in chunks of 16 bytes', grid(1, 3, 5, 7), 16, 8],
+      ])('stride 2, %s', async (_, at, channels, outputs) => {
+        await check(at, channels, outputs, compute, { stride: 2 });
       });
 
       test.each([
-        ['even', grid(1, 2, 6, 4)],
-        ['odd', grid(2, 1, 5, 3)],
-      ])('stride 2 with zeros at the right and bottom, %s', async (_, at) => {
-        await check(at, 5, 6, compute, { stride: 2, padding: 'rightBottom' });
+        ['even', grid(1, 2, 6, 4), 5, 6],
+        ['odd', grid(2, 1, 5, 3), 5, 6],
+        ['channels in chunks of 16 bytes', grid(2, 1, 5, 3), 16, 8],
+      ])('stride 2 with zeros at the right and bottom, %s', async (_, at, channels, outputs) => {
+        await check(at, channels, outputs, compute, { stride: 2, padding: 'rightBottom' });
       });
 
       test('1x1 kernels', async () => {
