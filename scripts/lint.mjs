@@ -14,7 +14,7 @@ function cppFiles() {
   const files = ['native', 'binding'].flatMap((folder) =>
     readdirSync(path.join(root, folder), { recursive: true }).map((name) => path.join(folder, name)),
   );
-  return files.filter((name) => /\.(cpp|h|cu)$/.test(name) && !name.includes('build')).sort();
+  return files.filter((name) => /\.(cpp|h|cu|cuh)$/.test(name) && !name.includes('build')).sort();
 }
 
 function clangFormat() {

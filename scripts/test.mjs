@@ -15,7 +15,7 @@ setup({ python3: 'python3', strip: 'binutils', 'clang-format': 'clang-format' })
 setupBrowser();
 setupEmulation();
 for (const script of ['lint', 'typecheck']) run(process.execPath, [path.join(root, `scripts/${script}.mjs`)]);
-build(['native', 'cuda', 'ts']);
+build(['native', 'ts']);
 const cache = path.join(root, '.cache');
 mkdirSync(cache, { recursive: true });
 const report = path.join(cache, `vitest-${process.pid}.json`);

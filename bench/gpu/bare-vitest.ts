@@ -35,7 +35,7 @@ chai.use(JestChaiExpect);
 chai.use(JestAsymmetricMatchers);
 
 export const expect = ((value: unknown, message?: string) => {
-  setState({ assertionCalls: getState(expect).assertionCalls + 1 }, expect);
+  setState({ assertionCalls: getState(expect as never).assertionCalls + 1 }, expect as never);
   return chai.expect(value, message);
 }) as never as Chai.ExpectStatic & Record<string, unknown>;
 Object.assign(expect, chai.expect);

@@ -23,7 +23,8 @@ void copyBytes(void* to, const void* from, size_t bytes) {
 /// before it.
 void* allocate(size_t bytes) {
   void* block = std::calloc(bytes + kAlignment + sizeof(void*), 1);
-  if (!block) fail(Code::OutOfMemory, "Out of memory: could not allocate ", bytes,
+  if (!block)
+    fail(Code::OutOfMemory, "Out of memory: could not allocate ", bytes,
          " bytes for a tensor; use a smaller model or batch");
   const auto address = reinterpret_cast<uintptr_t>(block) + sizeof(void*);
   const auto aligned = reinterpret_cast<void**>((address + kAlignment - 1) / kAlignment * kAlignment);

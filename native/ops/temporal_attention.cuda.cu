@@ -66,7 +66,7 @@ struct FrameColumns {
     for (int i = 0; i < kColumns; ++i) x[i] = 0.0f;
     if (!there) return;
     if constexpr (kAligned) {
-      loadVector<kColumns>(from, 0, x);
+      loadVector(from, 0, x);
     } else {
 #pragma unroll
       for (int i = 0; i < kColumns; ++i)
