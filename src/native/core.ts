@@ -70,7 +70,6 @@ export interface NativePreparedPictures {
   sizes: { width: number; height: number; raised: boolean }[];
 }
 
-/** What the native core runs on. */
 /** A GPU. */
 export interface DeviceInfo {
   /** E.g. `NVIDIA H200`. */
@@ -84,6 +83,7 @@ export interface DeviceInfo {
   runtime: string;
 }
 
+/** What the native core runs on. */
 export interface SystemInfo {
   /** 'avx512', 'avx2' or 'generic' */
   isa: string;

@@ -3,8 +3,8 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from '../data/files.js';
-import { DuetError } from '../errors.js';
 import type { DeviceName } from '../device.js';
+import { DuetError } from '../errors.js';
 import { Dfgn } from '../models/dfgn.js';
 import { type DfgnConfig, dfgnConfig, dfgnConfigSchema } from '../models/dfgn-config.js';
 import { writeAtomic } from '../run/files.js';
