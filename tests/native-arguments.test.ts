@@ -190,6 +190,7 @@ const fine: Record<string, unknown[]> = {
   opNames: [],
   productRate: [8, 8, 8, 'f32'],
   systemInfo: [],
+  describeDevices: ['cuda'],
   setThreads: [0],
 };
 
