@@ -16,7 +16,8 @@ const char* const kKind = "cuda";
 void check(cudaError_t answer, const char* what) {
   if (answer == cudaSuccess) return;
   const bool memory = answer == cudaErrorMemoryAllocation;
-  fail(Code::Internal, memory ? "Out of GPU memory: could not " : "The GPU could not ", what, " (",
+  fail(memory ? Code::OutOfMemory : Code::Internal,
+       memory ? "Out of GPU memory: could not " : "The GPU could not ", what, " (",
        cudaGetErrorString(answer), memory ? "); use a smaller batch or bf16" : ")");
 }
 
@@ -54,7 +55,7 @@ Function driver(const char* name) {
 void checkDriver(CUresult answer, const char* what) {
   if (answer == CUDA_SUCCESS) return;
   if (answer == CUDA_ERROR_OUT_OF_MEMORY)
-    fail(Code::Internal, "Out of GPU memory: could not ", what, "; use a smaller batch or bf16");
+    fail(Code::OutOfMemory, "Out of GPU memory: could not ", what, "; use a smaller batch or bf16");
   fail(Code::Internal, "The GPU could not ", what, " (error ", static_cast<int>(answer), ")");
 }
 
