@@ -11,7 +11,7 @@ import { root, run } from './common.mjs';
 import { setup, setupBrowser, setupEmulation } from './setup.mjs';
 import { runTests } from './vitest.mjs';
 
-setup({ python3: 'python3', strip: 'binutils', 'clang-format': 'clang-format' });
+setup({ python3: 'python3', strip: 'binutils', 'clang-format': 'clang-format', openssl: 'openssl' });
 setupBrowser();
 setupEmulation();
 for (const script of ['lint', 'typecheck']) run(process.execPath, [path.join(root, `scripts/${script}.mjs`)]);
