@@ -1,10 +1,13 @@
-/** Messages of Flower and the records in them. Integers are bigint, floating point numbers are number. */
+/**
+ * Messages of Flower and the records in them. Integers are bigint, floating point numbers are number; records are maps,
+ * because a name may be anything (`1`, `__proto__`) and their order counts.
+ */
 
 import type { NumpyArray } from './npy.js';
 
 export type { ArrayData, NumpyArray } from './npy.js';
 
-/** Model parameters by name, in the order that names them for the legacy strategies. */
+/** Model parameters by name; the legacy strategies go by their order. */
 export type ArrayRecord = { kind: 'arrays'; values: Map<string, NumpyArray> };
 
 export type MetricValue = number | bigint | (number | bigint)[];
@@ -45,4 +48,26 @@ export interface FlowerMessage {
   metadata: MessageMetadata;
   content?: RecordDict;
   error?: { code: number; reason: string };
+}
+
+/**
+ * The metadata of the answer to a request, as Flower wants it: it becomes void when the request does.
+ * @param now seconds since 1970
+ * @returns a ttl of 0 or less when the request is void already
+ */
+export function replyTo(request: MessageMetadata, now: number): MessageMetadata {
+  const { runId, groupId, messageType, srcTaskId, dstTaskId } = request;
+  return {
+    runId,
+    messageId: '',
+    srcNodeId: request.dstNodeId,
+    dstNodeId: request.srcNodeId,
+    replyToMessageId: request.messageId,
+    groupId,
+    ttl: request.createdAt + request.ttl - now,
+    messageType,
+    createdAt: now,
+    ...(dstTaskId !== undefined && { srcTaskId: dstTaskId }),
+    ...(srcTaskId !== undefined && { dstTaskId: srcTaskId }),
+  };
 }
