@@ -18,16 +18,6 @@ import type { ArrayRecord, ConfigRecord, FlowerMessage, MetricRecord, RecordDict
 import { asciiJson, formatReferences, parseReferences } from './references.js';
 import { decodeBody, decodeValues, encodeBody, encodeValues } from './wire.js';
 
-/** One piece of a message. */
-export interface EncodedObject {
-  /** sha256 of `bytes`, hex. */
-  id: string;
-  type: string;
-  bytes: Uint8Array;
-  /** Unique ids in the order of their first appearance. */
-  children: string[];
-}
-
 export interface ObjectTree {
   objectId: string;
   children: ObjectTree[];

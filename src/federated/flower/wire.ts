@@ -91,9 +91,16 @@ export function decodeValues<R extends MetricRecord | ConfigRecord>(
     if (wire?.case === undefined) throw corrupt('a value', `${key} of ${what}`, undefined);
     if (kind === 'metrics' && !METRICS.includes(wire.case))
       throw corrupt('a number', `${key} of ${what}`, wire.case);
-    values.set(key, typeof wire.value === 'object' && 'vals' in wire.value ? wire.value.vals : wire.value);
+    values.set(key, ownValue(wire));
   }
   return { kind, values } as R;
+}
+
+/** The value itself; bytes are copied, for they are a view of the object's. */
+function ownValue(wire: Exclude<Wire, { case: undefined }>): ConfigValue {
+  if (wire.case === 'bytes') return new Uint8Array(wire.value);
+  if (wire.case === 'bytesList') return wire.value.vals.map((bytes) => new Uint8Array(bytes));
+  return typeof wire.value === 'object' ? wire.value.vals : wire.value;
 }
 
 /** A message as the Fleet API carries it: its content is empty, for that travels as objects. */
