@@ -25,6 +25,8 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("clusterLabels", Napi::Function::New<promising<clusterLabels>>(env, "clusterLabels"));
   exports.Set("encodeGif", Napi::Function::New<promising<encodeGif>>(env, "encodeGif"));
   exports.Set("weightedAverage", Napi::Function::New<promising<weightedAverage>>(env, "weightedAverage"));
+  exports.Set("accumulate", Napi::Function::New<promising<accumulate>>(env, "accumulate"));
+  exports.Set("distance", Napi::Function::New<promising<distance>>(env, "distance"));
   exports.Set("runOp", Napi::Function::New<promising<runOp>>(env, "runOp"));
   exports.Set("opNames", Napi::Function::New<safely<opNames>>(env, "opNames"));
   exports.Set("productRate", Napi::Function::New<promising<productRate>>(env, "productRate"));

@@ -25,6 +25,8 @@ Napi::Value encodeGif(const Napi::CallbackInfo& info);
 
 // ops.cpp
 Napi::Value weightedAverage(const Napi::CallbackInfo& info);
+Napi::Value accumulate(const Napi::CallbackInfo& info);
+Napi::Value distance(const Napi::CallbackInfo& info);
 Napi::Value runOp(const Napi::CallbackInfo& info);
 Napi::Value opNames(const Napi::CallbackInfo& info);
 Napi::Value productRate(const Napi::CallbackInfo& info);

@@ -61,6 +61,25 @@ Napi::Value weightedAverage(const Napi::CallbackInfo& info) {
       fromFloats);
 }
 
+Napi::Value accumulate(const Napi::CallbackInfo& info) {
+  const Named sum = argument(info, 0, "sum"), values = argument(info, 1, "values");
+  const size_t length = toFloats(sum).size();
+  const std::span<float> sums(sum.value.As<Napi::Float32Array>().Data(), length);
+  const std::span<const float> added = toFloats(values);
+  const auto weight = static_cast<float>(toNumber(argument(info, 2, "weight"), 0, FLT_MAX));
+  return startJob(
+      info.Env(), {.held = {sum.value, values.value}},
+      [sums, added, weight] { duet::accumulate(sums, added, weight); }, nothing);
+}
+
+Napi::Value distance(const Napi::CallbackInfo& info) {
+  const Named a = argument(info, 0, "a"), b = argument(info, 1, "b");
+  return startJob(
+      info.Env(), {.held = {a.value, b.value}},
+      [left = toFloats(a), right = toFloats(b)] { return duet::distance(left, right); },
+      [](Napi::Env env, double result) -> Napi::Value { return Napi::Number::New(env, result); });
+}
+
 Napi::Value runOp(const Napi::CallbackInfo& info) {
   const std::string name = toText(argument(info, 0, "name"));
   std::map<std::string, TensorView> views;

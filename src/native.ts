@@ -112,6 +112,10 @@ export interface NativeAddon {
   ): Promise<Uint8Array>;
   /** fp32: acc += value * weight, set after set, from 0. */
   weightedAverage(sets: Float32Array[], weights: number[]): Promise<Float32Array>;
+  /** sum[i] += values[i] * weight, in place; `sum` is not to be touched before the promise settles. */
+  accumulate(sum: Float32Array, values: Float32Array, weight: number): Promise<void>;
+  /** Euclidean distance; not finite when an element of either is not. */
+  distance(a: Float32Array, b: Float32Array): Promise<number>;
   /**
    * One op by name, for tests and reference numbers: 'out' and, when a gradient of it is given, 'grad.<input>'.
    *
@@ -238,6 +242,8 @@ export const native: NativeAddon = {
   framesFromValues: (...given) => guarded(() => load().framesFromValues(...given)),
   encodeGif: (...given) => guarded(() => load().encodeGif(...given)),
   weightedAverage: (sets, weights) => guarded(() => load().weightedAverage(sets, weights)),
+  accumulate: (...given) => guarded(() => load().accumulate(...given)),
+  distance: (...given) => guarded(() => load().distance(...given)),
   runOp: (name, inputs, attributes, gradOutput, device) =>
     guarded(() => load().runOp(name, inputs, attributes, gradOutput, device)),
   opNames: () => guarded(() => load().opNames()),

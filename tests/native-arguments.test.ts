@@ -186,6 +186,8 @@ const fine: Record<string, unknown[]> = {
   gaussianOfMoments: [new Float32Array(32), 2],
   encodeGif: [new Uint8Array(32), 2, 2, [5, 5], 0, 16],
   weightedAverage: [[new Float32Array(2)], [1]],
+  accumulate: [new Float32Array(2), new Float32Array(2), 1],
+  distance: [new Float32Array(2), new Float32Array(2)],
   runOp: ['softmax', { x: { dtype: 'f32', shape: [1, 2], data: new Float32Array(2) } }, {}, undefined],
   opNames: [],
   productRate: [8, 8, 8, 'f32'],

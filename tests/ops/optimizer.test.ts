@@ -110,6 +110,27 @@ describe('weightedAverage', () => {
     expectClose(await native.weightedAverage(sets, weights), expected, EXACT_ARITHMETIC, 'average');
   });
 
+  test('accumulate adds one set at a time to the same bits', async () => {
+    const sets = [1, 2, 3].map((seed) => normals(20_001, seed));
+    const weights = [0.2, 0.5, 0.3];
+    const sum = new Float32Array(20_001);
+    for (const [i, set] of sets.entries()) await native.accumulate(sum, set, weights[i]!);
+    expect(sum).toEqual(await native.weightedAverage(sets, weights));
+    await expect(native.accumulate(sum, new Float32Array(3), 1)).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
+  });
+
+  test('distance is Euclidean, and not finite when an element is not', async () => {
+    expect(await native.distance(new Float32Array([1, 2, 3]), new Float32Array([1, 5, 7]))).toBe(5);
+    expect(await native.distance(new Float32Array([3e38]), new Float32Array([-3e38]))).toBeCloseTo(6e38, -33);
+    for (const value of [Number.NaN, Number.POSITIVE_INFINITY])
+      expect(await native.distance(new Float32Array([value]), new Float32Array(1))).toBe(value);
+    await expect(native.distance(new Float32Array(1), new Float32Array(2))).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
+  });
+
   test('sets that do not fit are refused', async () => {
     const one = new Float32Array(3);
     const wrong = { code: 'INVALID_ARGUMENT' };
