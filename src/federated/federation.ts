@@ -8,24 +8,30 @@
  */
 
 import { requireObject } from '../arguments.js';
-import { Random } from '../data/random.js';
 import { codeOf, DuetError, messageOf, shown, throwIfAborted } from '../errors.js';
-import { otherAdapter } from '../models/names.js';
 import type { Vilt } from '../models/vilt.js';
 import type { Tensors } from '../native/core.js';
 import { RunFolder } from '../run/run-folder.js';
-import { type FederatedClient, taskOf, trainLocally } from './client.js';
+import { type FederatedClient, taskOf } from './client.js';
+import {
+  byteLength,
+  type ClientState,
+  evaluateHeld,
+  heldTensors,
+  personalOf,
+  requireSameTensors,
+  sharedOf,
+  trainClient,
+} from './client-round.js';
 import { type DataReport, reportsOf } from './data-report.js';
-import { type ClientEvaluation, evaluateClient, summarise } from './evaluation.js';
+import { type ClientEvaluation, summarise } from './evaluation.js';
 import { exportClients } from './export.js';
 import { type FederationOptions, type FederationSettings, federationSettings } from './options.js';
 import type { Failure, Progress, RoundReport } from './report.js';
 import { sampleClients } from './sampling.js';
-import { laidOut, scheduleFor } from './schedule.js';
 import { runSettings } from './settings.js';
-import { type ClientState, type FederationState, packState, unpackState } from './state.js';
+import { type FederationState, packState, unpackState } from './state.js';
 import type { ClientUpdate, Strategy } from './strategies/strategy.js';
-import { streamOf } from './streams.js';
 
 /** How a run can be ended. */
 export interface RunOptions {
@@ -163,11 +169,10 @@ export class Federation {
   async #initialState(): Promise<FederationState> {
     const { model, strategy } = this;
     const initial = await model.read(model.tunable);
-    const pick = (wanted: (name: string) => boolean): Tensors =>
-      Object.fromEntries(Object.entries(initial).filter(([name]) => wanted(name)));
-    const shared = pick((name) => this.#trainees.some((client) => strategy.isShared(name, taskOf(client))));
+    const travels = (name: string) => this.#trainees.some((one) => strategy.isShared(name, taskOf(one)));
+    const shared = Object.fromEntries(Object.entries(initial).filter(([name]) => travels(name)));
     const clients = this.#trainees.map((client): ClientState => {
-      return { personal: pick((name) => strategy.isPersonal(name, taskOf(client))), received: shared };
+      return { personal: personalOf(strategy, client, initial), received: shared };
     });
     return { round: 0, shared, clients };
   }
@@ -203,10 +208,10 @@ export class Federation {
     }
     if (updates.length === 0 || updates.length < quorum * chosen.length)
       throw tooFew(report, updates, chosen, quorum);
-    state.shared = sameNames(
+    state.shared = requireSameTensors(
       await this.strategy.aggregate(before.shared, updates),
       before.shared,
-      this.strategy,
+      `aggregate of strategy ${this.strategy.name}`,
     );
     const losses = report.clients.map((client) => client.loss);
     report.metrics.loss = losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
@@ -229,48 +234,24 @@ export class Federation {
     report: RoundReport,
     signal: AbortSignal | undefined,
   ): Promise<ClientUpdate> {
-    const { model, strategy, settings } = this;
-    const { seed, localEpochs, batchSize, learningRate, optimizer, rounds, maxGradNorm } = settings;
-    const round = state.round;
-    const task = taskOf(client);
-    const batches = client.train.batchCount(batchSize);
-    const wanted = (name: string) => strategy.isShared(name, task);
-    const shared = Object.fromEntries(Object.entries(before.shared).filter(([name]) => wanted(name)));
-    const bytes = byteLength(shared);
+    const { round } = state;
+    const bytes = byteLength(sharedOf(this.strategy, client, before.shared));
     report.bytes.down += bytes;
-    await model.write({ ...shared, ...(before.clients[index] as ClientState).personal });
-    const local = await trainLocally(model, {
+    const trained = await trainClient(this, {
       client,
+      index,
       round,
-      epochs: localEpochs,
-      batchSize,
-      options: {
-        ...strategy.training,
-        task,
-        optimizer: { learningRate, ...optimizer },
-        schedule: strategy.pooled
-          ? laidOut(rounds * localEpochs * batches, settings.schedule)
-          : scheduleFor(batches, settings.schedule),
-        ...(maxGradNorm !== undefined && { maxGradNorm }),
-        seed: new Random(seed, streamOf('dropout', round, index)).word(),
-      },
-      optimizerState: before.optimizer,
-      order: (epoch) => ({ seed, stream: streamOf('order', round, index, epoch) }),
+      shared: before.shared,
+      personal: (before.clients[index] as ClientState).personal,
+      optimizer: before.optimizer,
       signal,
       onBatch: (batch, planned, loss) => this.#progress('training', round, client.name, batch, planned, loss),
     });
-    const names = model.names((name) => wanted(name) || strategy.isPersonal(name, task));
-    const trained = await model.read(names);
-    const part = (keep: (name: string) => boolean) =>
-      Object.fromEntries(Object.entries(trained).filter(([name]) => keep(name)));
-    if (strategy.pooled) state.optimizer = await model.optimizerState();
-    state.clients[index] = {
-      personal: part((name) => strategy.isPersonal(name, task)),
-      received: before.shared,
-    };
+    if (this.strategy.pooled) state.optimizer = await this.model.optimizerState();
+    state.clients[index] = { personal: trained.personal, received: before.shared };
     report.bytes.up += bytes;
-    report.clients.push(local);
-    return { client: client.name, samples: client.train.size, shared: part(wanted) };
+    report.clients.push(trained.report);
+    return { client: client.name, samples: client.train.size, shared: trained.shared };
   }
 
   async #evaluate(
@@ -278,17 +259,14 @@ export class Federation {
     state: FederationState,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { batchSize, evaluationBatchSize = batchSize } = this.settings;
     const results: ClientEvaluation[] = [];
     for (const client of this.clients) {
       if (!client.evaluation) continue;
       try {
-        await this.model.write(this.#tensorsFor(client, state, false));
-        const planned = client.evaluation.batchCount(evaluationBatchSize);
-        const result = await evaluateClient(this.model, client, this.strategy.evaluations, {
-          batchSize: evaluationBatchSize,
+        const result = await evaluateHeld(this, client, this.#tensorsFor(client, state, false), {
           signal,
-          onBatch: (batch) => this.#progress('evaluation', report.number, client.name, batch, planned),
+          onBatch: (batch, planned) =>
+            this.#progress('evaluation', report.number, client.name, batch, planned),
         });
         if (result) results.push(result);
       } catch (error) {
@@ -305,19 +283,8 @@ export class Federation {
     report.best = state.best;
   }
 
-  /** What the model holds while it is this client; `whole` adds the adapter_2 of strategies that have none. */
   #tensorsFor(client: FederatedClient, state: FederationState, whole: boolean): Tensors {
-    const { gatedWith } = this.strategy;
-    const own = this.#stateOf(client, state);
-    const tensors = { ...state.shared, ...own.personal };
-    if (gatedWith !== undefined || whole) {
-      const teacher = gatedWith === 'aggregate' ? state.shared : own.received;
-      for (const [name, value] of Object.entries(teacher)) {
-        const copy = otherAdapter(name, 'adapter_1', 'adapter_2');
-        if (copy !== name) tensors[copy] = value;
-      }
-    }
-    return tensors;
+    return heldTensors(this.strategy, state.shared, this.#stateOf(client, state), whole);
   }
 
   #stateOf(client: FederatedClient, state: FederationState): ClientState {
@@ -387,21 +354,6 @@ export class Federation {
   }
 }
 
-/** What a strategy made of the shared parameters has their names and lengths. */
-function sameNames(made: Tensors, before: Tensors, { name: strategy }: Strategy): Tensors {
-  requireObject(made, `result of aggregate of strategy ${strategy}`);
-  for (const name of new Set([...Object.keys(before), ...Object.keys(made)])) {
-    const [expected, received] = [before[name]?.length, made[name]?.length];
-    if (expected === received) continue;
-    const count = (values: number | undefined) => (values === undefined ? 'none' : `${values} values`);
-    throw new DuetError(
-      'INVALID_ARGUMENT',
-      `Expected ${count(expected)} of ${name} from aggregate of strategy ${strategy} but received ${count(received)}`,
-    );
-  }
-  return made;
-}
-
 function pooled(clients: readonly FederatedClient[]): FederatedClient {
   const [first, ...rest] = clients as [FederatedClient, ...FederatedClient[]];
   if (rest.length === 0) return { ...first, name: 'all' };
@@ -412,10 +364,6 @@ function pooled(clients: readonly FederatedClient[]): FederatedClient {
     );
   }
   return { name: 'all', task: taskOf(first), train: first.train.join(rest.map((client) => client.train)) };
-}
-
-function byteLength(tensors: Tensors): number {
-  return Object.values(tensors).reduce((sum, tensor) => sum + tensor.length * 4, 0);
 }
 
 function tooFew(report: RoundReport, updates: ClientUpdate[], chosen: number[], quorum: number): DuetError {

@@ -13,16 +13,8 @@ import type { Progress } from './report.js';
 import { type Schedule, scheduleSchema } from './schedule.js';
 import type { Strategy } from './strategies/strategy.js';
 
-/** Everything a federation can be told. Defaults are those of the published program (arXiv 2308.12305). */
-export interface FederationOptions {
-  /** A model with adapters and the heads of all clients. */
-  model: Vilt;
-  /** What travels and how clients train, e.g. `new FedDat()`. */
-  strategy: Strategy;
-  /** 1 to 65535, with different names. `vqaClients` makes them from data sets. */
-  clients: readonly FederatedClient[];
-  /** Rounds of the whole run, 1 to 2^20 - 1. */
-  rounds: number;
+/** How clients train and are evaluated. Defaults are those of the published program (arXiv 2308.12305). */
+export interface ClientTrainingOptions {
   /** Passes over a client's data a round, 1 to 4095. Default 1. */
   localEpochs?: number;
   /** Samples in a batch. Default 32. */
@@ -39,6 +31,18 @@ export interface FederationOptions {
   schedule?: Partial<Schedule>;
   /** Gradients are scaled down to this global norm. Default: they are not. */
   maxGradNorm?: number;
+}
+
+/** Everything a federation can be told. */
+export interface FederationOptions extends ClientTrainingOptions {
+  /** A model with adapters and the heads of all clients. */
+  model: Vilt;
+  /** What travels and how clients train, e.g. `new FedDat()`. */
+  strategy: Strategy;
+  /** 1 to 65535, with different names. `vqaClients` makes them from data sets. */
+  clients: readonly FederatedClient[];
+  /** Rounds of the whole run, 1 to 2^20 - 1. */
+  rounds: number;
   /** Clients of a round: a share of all, at least `minimum`. Default: all. */
   sampling?: { fraction?: number; minimum?: number };
   /** Share of a round's clients that must succeed, else the run stops. Default 0: one is enough. */
@@ -57,8 +61,10 @@ export interface FederationOptions {
 
 const count = z.int().min(1);
 
-const schema = z.strictObject({
-  rounds: count.max(2 ** 20 - 1),
+export const MOST_ROUNDS = 2 ** 20 - 1;
+export const MOST_CLIENTS = 2 ** 16 - 1;
+
+export const trainingSchema = z.strictObject({
   localEpochs: count.max(2 ** 12 - 1).default(1),
   batchSize: count.default(32),
   evaluationBatchSize: count.optional(),
@@ -73,6 +79,14 @@ const schema = z.strictObject({
     .prefault({}),
   schedule: scheduleSchema.prefault({}),
   maxGradNorm: z.number().gt(0).optional(),
+});
+
+/** How clients train and are evaluated, with all defaults. */
+export type TrainingSettings = z.output<typeof trainingSchema>;
+
+const schema = z.strictObject({
+  rounds: count.max(MOST_ROUNDS),
+  ...trainingSchema.shape,
   sampling: z
     .strictObject({ fraction: z.number().gt(0).max(1).default(1), minimum: count.default(1) })
     .prefault({}),
@@ -102,7 +116,8 @@ export function federationSettings(options: FederationOptions): FederationSettin
   return checked;
 }
 
-function requireStrategy(strategy: Strategy): void {
+/** @throws DuetError INVALID_ARGUMENT for anything but a strategy */
+export function requireStrategy(strategy: Strategy): void {
   const { training, evaluations, isPersonal, isShared, aggregate } = requireObject(
     strategy,
     'strategy',
@@ -120,16 +135,10 @@ function checkClients(
   clients: readonly FederatedClient[],
   settings: FederationSettings,
 ): void {
-  const invalid = (message: string) => new DuetError('INVALID_ARGUMENT', message);
-  if (clients.length === 0 || clients.length >= 2 ** 16) {
-    throw invalid(`Expected 1 to ${2 ** 16 - 1} clients but received ${clients.length}`);
+  if (clients.length === 0 || clients.length > MOST_CLIENTS) {
+    throw invalid(`Expected 1 to ${MOST_CLIENTS} clients but received ${clients.length}`);
   }
-  for (const [index, { name, task, train, evaluation }] of clients.entries()) {
-    requireText(name, `name of clients[${index}]`);
-    if (task !== undefined) requireText(task, `task of client ${name}`);
-    requireSource(train, `train of client ${name}`);
-    if (evaluation !== undefined) requireSource(evaluation, `evaluation of client ${name}`);
-  }
+  for (const [index, client] of clients.entries()) requireClient(client, `clients[${index}]`);
   const names = clients.map((client) => client.name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined)
@@ -140,6 +149,22 @@ function checkClients(
       `Expected at most the ${clients.length} clients of the federation for the least number in a round (sampling.minimum, --min-clients) but received ${minimum}`,
     );
   }
+  requireTrainable(model, clients);
+  if (strategy.pooled && new Set(clients.map(taskOf)).size > 1) {
+    throw invalid(`Expected one task for all clients with strategy ${strategy.name} but received several`);
+  }
+}
+
+/** @throws DuetError INVALID_ARGUMENT for anything but a client */
+export function requireClient({ name, task, train, evaluation }: FederatedClient, what: string): void {
+  requireText(name, `name of ${what}`);
+  if (task !== undefined) requireText(task, `task of client ${name}`);
+  requireSource(train, `train of client ${name}`);
+  if (evaluation !== undefined) requireSource(evaluation, `evaluation of client ${name}`);
+}
+
+/** @throws DuetError INVALID_ARGUMENT for a model without adapters or a client's head, or a client without data */
+export function requireTrainable(model: Vilt, clients: readonly FederatedClient[]): void {
   if (model.adapterReduction === undefined) {
     throw invalid('Expected a model with adapters; open it with { adapters: { reduction: 16 } }');
   }
@@ -154,7 +179,8 @@ function checkClients(
     if (client.train.size < 1)
       throw invalid(`Expected at least 1 training sample for client ${client.name} but received 0`);
   }
-  if (strategy.pooled && new Set(clients.map(taskOf)).size > 1) {
-    throw invalid(`Expected one task for all clients with strategy ${strategy.name} but received several`);
-  }
+}
+
+function invalid(message: string): DuetError {
+  return new DuetError('INVALID_ARGUMENT', message);
 }
