@@ -159,6 +159,13 @@ export class RunFolder<Line extends { number: number }> {
     return rounds.map(Number).sort((a, b) => a - b);
   }
 
+  /** Forgets the rounds after this one: their checkpoints, then their lines. */
+  async dropAfter(round: number): Promise<void> {
+    for (const later of (await this.rounds()).filter((one) => one > round))
+      await rm(this.checkpointPath(later), { force: true });
+    await this.metrics.cutAfter(round);
+  }
+
   /** Writes data.json, unless it holds the same already. */
   async describeData(data: unknown): Promise<void> {
     const text = `${JSON.stringify(data, null, 1)}\n`;
