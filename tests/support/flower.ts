@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { onTestFailed } from 'vitest';
+import type { TestContext } from 'vitest';
 import { lockFolder } from '../../src/run/lock.js';
 import type { Authority } from './certificates.js';
 
@@ -381,7 +381,7 @@ export class SuperLink {
   }
 
   /** Shows the logs of these processes when the test fails. */
-  showOnFailure(...processes: Process[]): void {
+  showOnFailure({ onTestFailed }: TestContext, ...processes: Process[]): void {
     onTestFailed(() => {
       for (const one of [this.#process, ...processes]) console.log(one.tail());
     });
