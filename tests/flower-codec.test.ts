@@ -226,6 +226,29 @@ describe('messages of a real Flower', () => {
   });
 });
 
+/** Objects one of which has other bytes at some place; its id and those of all around it follow. */
+function withDamage(
+  objects: ReadonlyMap<string, Uint8Array>,
+  which: number,
+  where: number,
+  change: Uint8Array,
+) {
+  const made = new HandMade();
+  const ids = new Map<string, string>();
+  for (const [index, [id, bytes]] of [...objects].entries()) {
+    const text = Buffer.from(bytes).toString('latin1');
+    const moved = Buffer.from(
+      text.replace(/[0-9a-f]{64}/g, (old) => ids.get(old) ?? old),
+      'latin1',
+    );
+    const place = where % moved.length;
+    const rest = moved.subarray(place + change.length);
+    const damaged = index === which ? Buffer.concat([moved.subarray(0, place), change, rest]) : moved;
+    ids.set(id, made.addBytes(damaged));
+  }
+  return { ids, objects: made.objects };
+}
+
 describe('there and back', () => {
   test('any message comes back as it was, under the same id', () => {
     fc.assert(
@@ -253,6 +276,27 @@ describe('there and back', () => {
         expect(() => decodeMessage(id, objects)).toThrow(expect.objectContaining({ code: 'CORRUPT' }));
         expect(() => checkObject(key, bytes)).toThrow(expect.objectContaining({ code: 'CORRUPT' }));
       }),
+    );
+  });
+
+  test('bytes that are wrong under the right hashes are read or refused, never anything else', () => {
+    fc.assert(
+      fc.property(
+        messages,
+        fc.nat(),
+        fc.nat(),
+        fc.uint8Array({ maxLength: 4 }),
+        (message, which, where, change) => {
+          const { id, objects } = encodeMessage(message);
+          const damaged = withDamage(objects, which % objects.size, where, change);
+          try {
+            decodeMessage(damaged.ids.get(id) as string, damaged.objects);
+          } catch (error) {
+            expect(error).toMatchObject({ code: 'CORRUPT' });
+          }
+        },
+      ),
+      { numRuns: 1000 },
     );
   });
 
@@ -535,8 +579,19 @@ describe('objects that are refused', () => {
     [
       'a large record',
       around(() => ['RecordDict', [], `{${' '.repeat(2000)}}`]),
-      /at most 1000 bytes for the content but received/,
+      /at most 1000 bytes for the names and descriptions in a message but received/,
       { maxRecordBytes: 1000 },
+    ],
+    [
+      'many bytes of settings, in two records',
+      around((made) => {
+        const records = ['0a', '0b'].map((end) =>
+          made.add('ConfigRecord', [], Buffer.from(`0a070a0161120210${end}`, 'hex')),
+        );
+        return ['RecordDict', records, JSON.stringify({ a: records[0], b: records[1] })];
+      }),
+      /at most 40 bytes for the metrics and settings of a message but received 50$/,
+      { maxValueBytes: 40 },
     ],
   ];
 

@@ -26,8 +26,10 @@ export interface ObjectTree {
 export interface DecodeLimits {
   /** Of all objects of a message, and of its arrays put together. Default: 2 GiB. */
   maxBytes: number;
-  /** Of the body of one object that is no chunk of an array. Default: 64 MiB. */
+  /** Of what names and describes arrays and records, all together. Default: 32 MiB. */
   maxRecordBytes: number;
+  /** Of metrics and settings, all together; in memory they may take 100 times as much. Default: 4 MiB. */
+  maxValueBytes: number;
   /** Default: 100000. */
   maxObjects: number;
   /** Characters of a record's, array's, metric's or setting's name. Default: 1024. */
@@ -38,7 +40,8 @@ export interface DecodeLimits {
 
 const DEFAULT_LIMITS: DecodeLimits = {
   maxBytes: 2 ** 31,
-  maxRecordBytes: 2 ** 26,
+  maxRecordBytes: 2 ** 25,
+  maxValueBytes: 2 ** 22,
   maxObjects: 100_000,
   maxNameLength: 1024,
   verify: true,
@@ -169,14 +172,21 @@ const arraySchema = z.object({
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
+/** What is counted while a message is read, by which limit, and its name in messages. */
+const COUNTED = {
+  objects: ['maxBytes', 'the objects of a message'],
+  records: ['maxRecordBytes', 'the names and descriptions in a message'],
+  values: ['maxValueBytes', 'the metrics and settings of a message'],
+  arrays: ['maxBytes', 'the arrays of a message'],
+} as const;
+
 class MessageReader {
   readonly #objects: ReadonlyMap<string, Uint8Array>;
   readonly #limits: DecodeLimits;
   readonly #opened = new Map<string, ObjectParts>();
   readonly #records = new Map<string, ArrayRecord | MetricRecord | ConfigRecord>();
   readonly #arrays = new Map<string, NumpyArray>();
-  #objectBytes = 0;
-  #arrayBytes = 0;
+  readonly #counted = { objects: 0, records: 0, values: 0, arrays: 0 };
 
   constructor(objects: ReadonlyMap<string, Uint8Array>, limits: DecodeLimits) {
     this.#objects = objects;
@@ -245,8 +255,7 @@ class MessageReader {
       return chunk.body;
     });
     const length = indices.reduce((sum, index) => sum + (chunks[index] as Uint8Array).length, 0);
-    this.#arrayBytes += length;
-    this.#checkBytes(this.#arrayBytes, 'the arrays of a message');
+    this.#count('arrays', length);
     const bytes = new Uint8Array(length);
     let offset = 0;
     for (const index of indices) {
@@ -278,21 +287,22 @@ class MessageReader {
   #parse(id: string, what: string): ObjectParts {
     const bytes = this.#objects.get(id);
     if (bytes === undefined) throw corrupt(`object ${short(id)}`, what, undefined);
-    this.#objectBytes += bytes.length;
-    this.#checkBytes(this.#objectBytes, 'the objects of a message');
+    this.#count('objects', bytes.length);
     const { maxObjects, maxRecordBytes, verify } = this.#limits;
     if (this.#opened.size >= maxObjects)
       throw corrupt(`at most ${maxObjects}`, 'the objects of a message', 'more');
     if (verify) checkObject(id, bytes);
     const parts = splitObject(bytes, maxRecordBytes, what);
-    if (parts.type !== 'ArrayChunk' && bytes.length > maxRecordBytes)
-      throw corrupt(`at most ${maxRecordBytes} bytes`, what, bytes.length);
+    const isValues = parts.type === 'MetricRecord' || parts.type === 'ConfigRecord';
+    if (parts.type !== 'ArrayChunk') this.#count(isValues ? 'values' : 'records', bytes.length);
     return parts;
   }
 
-  #checkBytes(bytes: number, what: string): void {
-    const { maxBytes } = this.#limits;
-    if (bytes > maxBytes) throw corrupt(`at most ${maxBytes} bytes`, what, bytes);
+  #count(counted: keyof typeof COUNTED, bytes: number): void {
+    this.#counted[counted] += bytes;
+    const [limit, what] = COUNTED[counted];
+    const most = this.#limits[limit];
+    if (this.#counted[counted] > most) throw corrupt(`at most ${most} bytes`, what, this.#counted[counted]);
   }
 
   #checkName(name: string, what: string): void {
