@@ -3,7 +3,8 @@
 import type { DatasetCounts } from '../data/report.js';
 import type { DataReport } from '../federated/data-report.js';
 import type { Accuracies } from '../federated/evaluation.js';
-import type { Progress, RoundReport } from '../federated/report.js';
+import type { RoundReport } from '../federated/report.js';
+import type { SiteProgress, SiteReport } from '../federated/site.js';
 import type { EpochReport } from '../pretraining/pretraining.js';
 
 /** What the kinds of evaluation mean. */
@@ -46,11 +47,24 @@ export function roundLine(report: RoundReport, rounds: number, label: string): s
   return parts.filter((part) => part !== '').join('  ');
 }
 
+/** The line of a site's training or evaluation. */
+export function siteLine(report: SiteReport, label: string): string {
+  const { round, training, evaluation, bytes: travelled, timing } = report;
+  const parts = [
+    `${label}  round ${round}`,
+    training === undefined ? '' : `loss ${training.loss.toFixed(3)}`,
+    accuracies(evaluation?.accuracy),
+    travelled.up > 0 ? `update ${bytes(travelled.up)}` : '',
+    duration(timing.seconds),
+  ];
+  return parts.filter((part) => part !== '').join('  ');
+}
+
 /** What is going on inside a round. */
-export function progressLine(progress: Progress, label: string, secondsLeft?: number): string {
+export function progressLine(progress: SiteProgress, label: string, secondsLeft?: number): string {
   const { round, rounds, phase, client, batch, batches, loss } = progress;
   const parts = [
-    `${label}  round ${round}/${rounds}`,
+    `${label}  round ${round}${rounds === undefined ? '' : `/${rounds}`}`,
     `${phase === 'training' ? '' : 'evaluating '}${client}  batch ${batch}/${batches}`,
     loss === undefined ? '' : `loss ${loss.toFixed(3)}`,
     secondsLeft === undefined ? '' : `about ${duration(secondsLeft)} left`,
