@@ -11,6 +11,8 @@ export const ERROR_CODES = [
   'CANCELLED',
   'NOT_FINITE',
   'OUT_OF_MEMORY',
+  'UNAVAILABLE',
+  'UNAUTHENTICATED',
   'INTERNAL',
 ] as const;
 
@@ -24,6 +26,8 @@ export const ERROR_CODES = [
  * - `CANCELLED` an AbortSignal or Ctrl-C
  * - `NOT_FINITE` a loss became NaN or infinite
  * - `OUT_OF_MEMORY` the machine (or the device) has no room for it
+ * - `UNAVAILABLE` a server that cannot be reached or does not answer in time
+ * - `UNAUTHENTICATED` a server that refuses who asks: a key, a signature, a token, a certificate, a clock that is off
  * - `INTERNAL` a bug of this package
  */
 export type DuetErrorCode = (typeof ERROR_CODES)[number];

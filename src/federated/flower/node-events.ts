@@ -1,0 +1,54 @@
+/** What a node tells of itself. */
+
+export type NodeState = 'joining' | 'waiting' | 'pulling' | 'working' | 'pushing' | 'leaving' | 'stopped';
+
+/** How a message ended. */
+export interface MessageOutcome {
+  id: string;
+  type: string;
+  /** `dropped`: no answer was sent, for nobody waits for one. */
+  outcome: 'answered' | 'error' | 'dropped';
+  reason?: string;
+  /** From the pull, or the restart, to the end. */
+  seconds: number;
+}
+
+/** Something failed and is tried again. */
+export interface Retry {
+  what: string;
+  reason: string;
+  /** Until the next try. */
+  seconds: number;
+}
+
+export interface NodeEvents {
+  onState?(state: NodeState): void;
+  onMessage?(outcome: MessageOutcome): void;
+  onRetry?(retry: Retry): void;
+  /** Of requests and answers, as protobuf. */
+  onBytes?(up: number, down: number): void;
+}
+
+export interface NodeCounters {
+  bytesUp: number;
+  bytesDown: number;
+  messages: number;
+  answered: number;
+  errors: number;
+  dropped: number;
+  retries: number;
+  joins: number;
+}
+
+export function noCounts(): NodeCounters {
+  return {
+    bytesUp: 0,
+    bytesDown: 0,
+    messages: 0,
+    answered: 0,
+    errors: 0,
+    dropped: 0,
+    retries: 0,
+    joins: 0,
+  };
+}
