@@ -1,7 +1,7 @@
 // A site behind Flower's messages: both namings, the numbers of the federation in one process, and refusals with a reason.
 
 import { afterEach, describe, expect, test } from 'vitest';
-import { SiteHandler, type SiteHandlerOptions } from '../src/federated/flower/client.js';
+import { type FlowerAnswers, FlowerClient } from '../src/federated/flower/client.js';
 import { decodeMessage, encodeMessage } from '../src/federated/flower/objects.js';
 import type {
   ArrayRecord,
@@ -19,10 +19,10 @@ import { tinySite } from './site-support.js';
 const open: Site[] = [];
 afterEach(() => Promise.all(open.splice(0).map((site) => site.close())));
 
-async function handler(options: Partial<SiteOptions> = {}, more: SiteHandlerOptions = {}) {
+async function handler(options: Partial<SiteOptions> = {}, more: FlowerAnswers = {}) {
   const site = await tinySite(options);
   open.push(site);
-  return new SiteHandler(site, more);
+  return new FlowerClient(site, more);
 }
 
 let sent = 0;

@@ -50,7 +50,13 @@ import type { Strategy } from './strategies/strategy.js';
 export type { SiteUpdate } from './site-state.js';
 
 /** Changes an update before anybody sees it, e.g. clips it and adds noise. */
-export interface UpdateTransform {
+export interface SiteProtection {
+  /** What is stored with the run and may not be other when it is resumed; but not `ledger`, a path. */
+  readonly settings?: object;
+  /** Of the last update, for the metrics. */
+  readonly report?: object | undefined;
+  /** Called before a training. @throws when nothing more may be sent */
+  requireBudget?(): Promise<void>;
   /** @param received the shared parameters the update was trained from */
   apply(update: Tensors, received: Tensors, task: { round: number; id: string }): Promise<Tensors>;
 }
@@ -75,7 +81,7 @@ export interface SiteOptions extends ClientTrainingOptions {
   /** Continue what is in `runDir`; an empty folder starts a new run. Default false. */
   resume?: boolean;
   /** Applied to every update before it is stored and answered. */
-  protection?: UpdateTransform;
+  protection?: SiteProtection;
   /** Told after every batch of a training or evaluation. */
   onProgress?: (progress: SiteProgress) => void;
   /** Told after every training and evaluation, once it is on the disk. */
@@ -104,6 +110,8 @@ export interface SiteReport {
   strategy: string;
   /** Of a training. */
   training?: LocalReport;
+  /** Of an update that was protected: what `protection` reports. */
+  protection?: object;
   /** Of an evaluation. */
   evaluation?: ClientEvaluation;
   /** Shared parameters from the site to the server (`up`) and back (`down`), fp32. */
@@ -212,6 +220,7 @@ export class Site {
     }
     const initial = { round: 0, before: 0, personal: personalOf(strategy, client, values), received };
     const { runDir, resume, rounds: _, ...numbers } = settings;
+    const { ledger: _ledger, ...protecting } = { ledger: undefined, ...protection?.settings };
     const folder = await RunFolder.open<SiteReport>(runDir, {
       kind: 'site',
       settings: {
@@ -219,6 +228,7 @@ export class Site {
         ...numbers,
         model: await modelSettings(model),
         client: clientSettings(model, client),
+        ...(protection && { protection: protecting }),
       },
       resume,
       keep: CHECKPOINTS_KEPT,
@@ -270,6 +280,8 @@ export class Site {
       throwIfAborted(signal, 'The training');
       const start = performance.now();
       const { client, strategy, model } = this;
+      const { protection } = this.#options;
+      await protection?.requireBudget?.();
       const before = round === this.#state.round ? await this.#stateBefore() : this.#state;
       const trained = await trainClient(this, {
         client,
@@ -280,7 +292,6 @@ export class Site {
         signal,
         onBatch: (batch, batches, loss) => this.#progress({ phase: 'training', round, batch, batches, loss }),
       });
-      const { protection } = this.#options;
       const sent = protection
         ? requireSameTensors(
             await protection.apply(trained.shared, shared, { round, id }),
@@ -303,6 +314,7 @@ export class Site {
         task: id,
         strategy: strategy.name,
         training: trained.report,
+        ...(protection?.report && { protection: protection.report }),
         bytes: { up: bytes, down: bytes },
         timing: { seconds: (performance.now() - start) / 1000 },
       };

@@ -6,12 +6,14 @@
  * for every mode. Their names are the same in every round, because a strategy ends the run when they differ.
  */
 
+import { join } from 'node:path';
 import { requireInstance, requireList, requireObject } from '../../arguments.js';
 import { DuetError } from '../../errors.js';
 import type { Tensors } from '../../native/core.js';
 import { packageVersion } from '../../run/versions.js';
 import type { ClientEvaluation } from '../evaluation.js';
 import { Site, type SiteUpdate } from '../site.js';
+import { FolderMessageStore, type MessageStore } from './message-store.js';
 import {
   FLOWER_NAMES,
   type FlowerNames,
@@ -21,25 +23,52 @@ import {
   type SharedShapes,
   type TrainingRequest,
 } from './naming.js';
+import { FlowerNode, type NodeHandler } from './node.js';
+import type { NodeEvents } from './node-events.js';
 import type { FlowerMessage, RecordDict } from './records.js';
+import type { FlowerConnection } from './transport.js';
 
-/** How a site answers. */
-export interface SiteHandlerOptions {
+/** What a site's answers have in them. */
+export interface FlowerAnswers {
   /** Names an app chose itself. */
   names?: Partial<FlowerNames>;
   /** The metrics that are answered, where other nodes of the federation have fewer. Default: all. */
   metrics?: readonly string[];
 }
 
-/** Answers the messages of a Flower run for a site; a message that cannot be answered throws. */
-export class SiteHandler {
+/** How a site takes part in the runs of a SuperLink. */
+export interface FlowerClientOptions extends FlowerConnection, FlowerAnswers {
+  site: Site;
+  /** Ends it: it answers what it has begun, and leaves. */
+  signal: AbortSignal;
+  /** What it was asked and what it answered, for a node that comes back. Default: the folder `messages` of the site's run folder. */
+  store?: MessageStore;
+  /** What the SuperLink is told; it takes 10 to 1800 and gives a node up after twice as long. Default 30. */
+  heartbeatSeconds?: number;
+  /** Between two questions for messages. Default 3. */
+  pollSeconds?: number;
+  /** Told of states, messages, retries and bytes. */
+  events?: NodeEvents;
+}
+
+/**
+ * A site as a node of a Flower SuperLink.
+ *
+ * ```ts
+ * await FlowerClient.run({ superlink: 'fl.example.org:9092', tls: { ca }, keys: { privateKey }, site, signal });
+ * ```
+ */
+export class FlowerClient implements NodeHandler {
   readonly site: Site;
   readonly #names: FlowerNames;
   readonly #metrics: readonly string[] | undefined;
   readonly #shapes: SharedShapes;
 
-  /** @throws DuetError INVALID_ARGUMENT for a metric that is not known */
-  constructor(site: Site, options: SiteHandlerOptions = {}) {
+  /**
+   * Answers messages, for a node of the caller's own.
+   * @throws DuetError INVALID_ARGUMENT for a metric that is not known
+   */
+  constructor(site: Site, options: FlowerAnswers = {}) {
     this.site = requireInstance(site, Site, 'site', 'open one with Site.open');
     const { names, metrics } = requireObject(options, 'options');
     this.#names = { ...FLOWER_NAMES, ...names };
@@ -55,7 +84,30 @@ export class SiteHandler {
     this.#metrics = metrics;
   }
 
-  /** @throws DuetError UNSUPPORTED and INVALID_ARGUMENT for a message that is not understood, and what the site throws */
+  /**
+   * Takes part until the signal is aborted.
+   * @throws DuetError UNAUTHENTICATED for a SuperLink that refuses this node, UNSUPPORTED for one of another version or without TLS,
+   *   INVALID_ARGUMENT for options that cannot work
+   */
+  static async run(options: FlowerClientOptions): Promise<void> {
+    const { site, signal, names, metrics, store, heartbeatSeconds, pollSeconds, events, ...connection } =
+      requireObject(options, 'options');
+    const handler = new FlowerClient(site, { ...(names && { names }), ...(metrics && { metrics }) });
+    const node = new FlowerNode({
+      connection,
+      handler,
+      store: store ?? new FolderMessageStore(join(site.settings.runDir, 'messages')),
+      ...(heartbeatSeconds !== undefined && { heartbeatSeconds }),
+      ...(pollSeconds !== undefined && { pollSeconds }),
+      ...(events && { events }),
+    });
+    await node.run(signal);
+  }
+
+  /**
+   * Answers a message.
+   * @throws DuetError UNSUPPORTED and INVALID_ARGUMENT for one that is not understood, and what the site throws
+   */
   async handle(message: FlowerMessage, signal?: AbortSignal): Promise<RecordDict> {
     const request = readRequest(message, this.#shapes, this.#names);
     const id = message.metadata.messageId;
