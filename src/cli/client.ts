@@ -189,6 +189,7 @@ async function connection(flags: ConnectionFlags): Promise<Connect> {
   }
   return (site, progress, signal) => {
     const { name } = site.client;
+    let trouble: string | undefined;
     return FlowerClient.run({
       superlink,
       transport,
@@ -198,11 +199,18 @@ async function connection(flags: ConnectionFlags): Promise<Connect> {
       site,
       signal,
       events: {
-        onState: (state) => progress.update(`${name}  ${STATES[state]}`),
-        onRetry: ({ reason, seconds }) =>
-          progress.update(`${name}  ${reason}; again in ${duration(seconds)}`),
+        onState: (state) => {
+          if (state === 'waiting' && trouble !== undefined) progress.note(`${name}  connected`);
+          if (state === 'waiting') trouble = undefined;
+          progress.update(`${name}  ${STATES[state]}`);
+        },
+        onRetry: ({ reason, seconds }) => {
+          if (reason !== trouble) progress.note(`${name}  ${reason}; trying again`);
+          trouble = reason;
+          progress.update(`${name}  trying again in ${duration(seconds)}`);
+        },
         onMessage: ({ type, outcome, reason }) => {
-          if (reason !== undefined) progress.note(`${name}  ${type}: ${outcome}: ${reason}`);
+          if (reason !== undefined) progress.note(`${name}  ${type} message: ${outcome}: ${reason}`);
         },
       },
     });
