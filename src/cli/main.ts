@@ -8,6 +8,7 @@ import { Command, CommanderError } from 'commander';
 import { DuetError, messageOf } from '../errors.js';
 import { EXIT_STOPPED } from '../run/stop.js';
 import { packageVersion } from '../run/versions.js';
+import { clientCommand } from './client.js';
 import { dataCommand } from './data.js';
 import { federateCommand } from './federate.js';
 import { goldenCommand } from './golden.js';
@@ -29,6 +30,7 @@ export function program(): Command {
     dataCommand(),
     pretrainCommand(),
     federateCommand(),
+    clientCommand(),
     stickersCommand(),
     goldenCommand(),
     infoCommand(),
