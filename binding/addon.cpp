@@ -27,6 +27,12 @@ Napi::Object exportAll(Napi::Env env, Napi::Object exports) {
   exports.Set("weightedAverage", Napi::Function::New<promising<weightedAverage>>(env, "weightedAverage"));
   exports.Set("accumulate", Napi::Function::New<promising<accumulate>>(env, "accumulate"));
   exports.Set("distance", Napi::Function::New<promising<distance>>(env, "distance"));
+  exports.Set("noisyUpdate", Napi::Function::New<promising<noisyUpdate>>(env, "noisyUpdate"));
+  exports.Set("encodeInt8", Napi::Function::New<safely<encodeInt8>>(env, "encodeInt8"));
+  exports.Set("decodeInt8", Napi::Function::New<safely<decodeInt8>>(env, "decodeInt8"));
+  exports.Set("encodeBf16", Napi::Function::New<safely<encodeBf16>>(env, "encodeBf16"));
+  exports.Set("decodeBf16", Napi::Function::New<safely<decodeBf16>>(env, "decodeBf16"));
+  exports.Set("allFinite", Napi::Function::New<safely<allFinite>>(env, "allFinite"));
   exports.Set("runOp", Napi::Function::New<promising<runOp>>(env, "runOp"));
   exports.Set("opNames", Napi::Function::New<safely<opNames>>(env, "opNames"));
   exports.Set("productRate", Napi::Function::New<promising<productRate>>(env, "productRate"));

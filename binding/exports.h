@@ -31,6 +31,14 @@ Napi::Value runOp(const Napi::CallbackInfo& info);
 Napi::Value opNames(const Napi::CallbackInfo& info);
 Napi::Value productRate(const Napi::CallbackInfo& info);
 
+// updates.cpp
+Napi::Value noisyUpdate(const Napi::CallbackInfo& info);
+Napi::Value encodeInt8(const Napi::CallbackInfo& info);
+Napi::Value decodeInt8(const Napi::CallbackInfo& info);
+Napi::Value encodeBf16(const Napi::CallbackInfo& info);
+Napi::Value decodeBf16(const Napi::CallbackInfo& info);
+Napi::Value allFinite(const Napi::CallbackInfo& info);
+
 // system.cpp
 Napi::Value systemInfo(const Napi::CallbackInfo& info);
 Napi::Value describeDevices(const Napi::CallbackInfo& info);

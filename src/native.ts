@@ -117,6 +117,32 @@ export interface NativeAddon {
   /** Euclidean distance; not finite when an element of either is not. */
   distance(a: Float32Array, b: Float32Array): Promise<number>;
   /**
+   * received + factor * (value - received); with a grid (a power of two) also cut off towards zero to its steps, and with
+   * Gaussian noise of `deviation` steps, rounded to steps. 16 random bytes for every two values, none without a grid.
+   */
+  noisyUpdate(
+    values: Float32Array,
+    received: Float32Array,
+    random: Uint8Array,
+    factor: number,
+    grid: number,
+    deviation: number,
+  ): Promise<Float32Array>;
+  /** Of value - received: steps + 128, and a scale for every 256 of them. Rounds to nearest, with draws stochastically. */
+  encodeInt8(
+    values: Float32Array,
+    received: Float32Array,
+    draws?: { seed: number; stream: number; counter: number },
+  ): { values: Uint8Array; scales: Float32Array };
+  /** The values that were encoded, nearly. */
+  decodeInt8(values: Uint8Array, scales: Float32Array, received: Float32Array): Float32Array;
+  /** value - received as a bf16 vector. */
+  encodeBf16(values: Float32Array, received: Float32Array): TensorData;
+  /** The values that were encoded, nearly. */
+  decodeBf16(values: TensorData, received: Float32Array): Float32Array;
+  /** Whether no value is NaN or infinite. */
+  allFinite(values: Float32Array): boolean;
+  /**
    * One op by name, for tests and reference numbers: 'out' and, when a gradient of it is given, 'grad.<input>'.
    *
    * - `adapter`: inputs x, residual (calls `separate` and `bert`), `<name>_down.weight` and so on; with `bert` also
@@ -244,6 +270,12 @@ export const native: NativeAddon = {
   weightedAverage: (sets, weights) => guarded(() => load().weightedAverage(sets, weights)),
   accumulate: (...given) => guarded(() => load().accumulate(...given)),
   distance: (...given) => guarded(() => load().distance(...given)),
+  noisyUpdate: (...given) => guarded(() => load().noisyUpdate(...given)),
+  encodeInt8: (...given) => guarded(() => load().encodeInt8(...given)),
+  decodeInt8: (...given) => guarded(() => load().decodeInt8(...given)),
+  encodeBf16: (...given) => guarded(() => load().encodeBf16(...given)),
+  decodeBf16: (...given) => guarded(() => load().decodeBf16(...given)),
+  allFinite: (values) => guarded(() => load().allFinite(values)),
   runOp: (name, inputs, attributes, gradOutput, device) =>
     guarded(() => load().runOp(name, inputs, attributes, gradOutput, device)),
   opNames: () => guarded(() => load().opNames()),
