@@ -10,6 +10,7 @@ export const ERROR_CODES = [
   'DISK_FULL',
   'CANCELLED',
   'NOT_FINITE',
+  'BUDGET_SPENT',
   'OUT_OF_MEMORY',
   'UNAVAILABLE',
   'UNAUTHENTICATED',
@@ -24,7 +25,8 @@ export const ERROR_CODES = [
  * - `IO` reading or writing failed for another reason (permissions, a lock, a device)
  * - `DISK_FULL` space or quota ended; what was complete before is kept
  * - `CANCELLED` an AbortSignal or Ctrl-C
- * - `NOT_FINITE` a loss became NaN or infinite
+ * - `NOT_FINITE` a loss or an update became NaN or infinite
+ * - `BUDGET_SPENT` a site has sent as much as its privacy budget allows
  * - `OUT_OF_MEMORY` the machine (or the device) has no room for it
  * - `UNAVAILABLE` a server that cannot be reached or does not answer in time
  * - `UNAUTHENTICATED` a server that refuses who asks: a key, a signature, a token, a certificate, a clock that is off
