@@ -296,7 +296,7 @@ export class FlowerNode {
     const leftMs = (metadata.createdAt + metadata.ttl) * 1000 - Date.now();
     const inTime = AbortSignal.any([
       session.stop,
-      AbortSignal.timeout(Math.max(0, Math.min(leftMs, LONGEST_TIMER_MS))),
+      AbortSignal.timeout(Math.max(0, Math.min(Math.ceil(leftMs), LONGEST_TIMER_MS))),
     ]);
     let answer: Pick<FlowerMessage, 'content' | 'error'>;
     let code = MESSAGE_UNAVAILABLE;
