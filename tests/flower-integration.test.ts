@@ -1,10 +1,26 @@
-// Real Flower from PyPI: a stock SuperLink and ServerApp, stock Python nodes, and duet clients as processes of their own.
+// Real Flower from PyPI: a stock SuperLink and ServerApp, a stock Python node, and duet clients as processes of their own. What the
+// server averages must be what a federation in one process makes of the same sites.
 
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { temporaryFolder } from './federation-support.js';
+import { Authority } from './support/certificates.js';
 import { endFlower, FLOWER_VERSIONS, flowerEnvironment, SuperLink } from './support/flower.js';
-import { arraysOf, distance, makeApp, makeSites, PYTHON, type Sites } from './support/flower-sites.js';
+import {
+  arraysOf,
+  distance,
+  inOneProcess,
+  makeApp,
+  makeKey,
+  makeSites,
+  PYTHON,
+  type Sites,
+  startClient,
+} from './support/flower-sites.js';
+
+const ROUNDS = 3;
+/** Of a value after three rounds; orders of fp32 sums differ. */
+const TOLERANCE = 1e-6;
 
 const environments = await Promise.all(FLOWER_VERSIONS.map(flowerEnvironment));
 let sites: Sites;
@@ -21,29 +37,67 @@ for (const [index, version] of FLOWER_VERSIONS.entries()) {
     test.skip(`Flower ${version}`);
     continue;
   }
-  describe.concurrent(`Flower ${version}`, () => {
+  describe.concurrent(`Flower ${version}`, { timeout: 300_000 }, () => {
+    test('a stock node alone', async (context) => {
+      const folder = await temporaryFolder();
+      const app = await makeApp(sites, join(folder, 'app'), { python: true });
+      const link = await SuperLink.start(environment);
+      const node = await link.node();
+      const run = await link.run(app, { rounds: 1, 'min-nodes': 1, 'fraction-evaluate': 0, output: folder });
+      link.showOnFailure(context, node, run);
+      expect(await run.ended).toBe(0);
+      const initial = await arraysOf(join(app, 'initial.safetensors'));
+      const moved = Object.entries(initial).map(([name, values]) => [
+        name,
+        values.map((value) => value + PYTHON.step),
+      ]);
+      const after = await arraysOf(join(folder, 'round-0001.safetensors'));
+      expect(distance(after, Object.fromEntries(moved))).toBeLessThan(TOLERANCE);
+    });
+
     for (const legacy of [false, true]) {
-      test(`a stock node alone, ${legacy ? 'older strategy' : 'Message API'}`, async (context) => {
+      test(`two duet clients and a stock node, ${legacy ? 'older strategy' : 'Message API'}`, async (context) => {
         const folder = await temporaryFolder();
         const app = await makeApp(sites, join(folder, 'app'), { python: true, legacy });
         const link = await SuperLink.start(environment);
+        const clients = sites.names.map((name, site) =>
+          startClient(sites, site, link.fleet, ['--insecure', '--run', join(folder, name)]),
+        );
         const node = await link.node();
-        const run = await link.run(app, {
-          rounds: 2,
-          'min-nodes': 1,
-          'fraction-evaluate': 0,
-          output: folder,
-        });
-        link.showOnFailure(context, node, run);
+        const run = await link.run(app, { rounds: ROUNDS, 'min-nodes': 3, output: folder });
+        link.showOnFailure(context, node, run, ...clients);
         expect(await run.ended).toBe(0);
-        const initial = await arraysOf(join(app, 'initial.safetensors'));
-        const after = await arraysOf(join(folder, 'round-0002.safetensors'));
-        const moved = Object.entries(initial).map(([name, values]) => [
-          name,
-          values.map((value) => value + 2 * PYTHON.step),
-        ]);
-        expect(distance(after, Object.fromEntries(moved))).toBeLessThan(1e-6);
+        const after = await arraysOf(join(folder, `round-000${ROUNDS}.safetensors`));
+        expect(distance(after, await inOneProcess(sites, ROUNDS, true))).toBeLessThan(TOLERANCE);
+        expect(run.output).toMatch(/eval_acc/);
+        expect(run.output).not.toMatch(/[1-9]\d* failures/);
+        for (const client of clients) expect(await client.stop()).toBe(0);
       });
     }
+
+    test('over TLS with registered keys; a key that is not registered is refused', async (context) => {
+      const folder = await temporaryFolder();
+      const app = await makeApp(sites, join(folder, 'app'));
+      const authority = new Authority();
+      const link = await SuperLink.start(environment, { authority, authentication: true });
+      const keys = [...sites.names, 'stranger'].map((name) => makeKey(join(folder, `${name}.key`)));
+      for (const key of keys.slice(0, -1)) await link.register(`${key}.pub`);
+      const client = (site: number, key: string, ca: string, run: string) =>
+        startClient(sites, site, link.fleet, ['--ca', ca, '--key', key, '--run', join(folder, run)]);
+      const stranger = client(0, keys.at(-1) as string, authority.certFile, 'stranger');
+      const clients = sites.names.map((name, site) =>
+        client(site, keys[site] as string, authority.certFile, name),
+      );
+      const misled = client(0, keys[0] as string, new Authority().certFile, 'misled');
+      const run = await link.run(app, { rounds: 1, 'fraction-evaluate': 0, output: folder });
+      link.showOnFailure(context, run, stranger, misled, ...clients);
+      expect(await stranger.ended).toBe(1);
+      expect(stranger.output).toMatch(/register/);
+      expect(await misled.ended).toBe(1);
+      expect(misled.output).toMatch(/certificate/);
+      expect(await run.ended).toBe(0);
+      const after = await arraysOf(join(folder, 'round-0001.safetensors'));
+      expect(distance(after, await inOneProcess(sites, 1, false))).toBeLessThan(TOLERANCE);
+    });
   });
 }

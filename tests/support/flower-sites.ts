@@ -1,5 +1,6 @@
 /** Sites of a small federation for tests with real Flower: data and a model on the disk, duet clients, and what one process makes of it. */
 
+import { execFileSync } from 'node:child_process';
 import { cp } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -55,6 +56,12 @@ export function startClient(
   return new Process(process.execPath, args, { name: `client-${name}` });
 }
 
+/** An EC key in OpenSSH's format, with its public key in `<path>.pub`. */
+export function makeKey(path: string): string {
+  execFileSync('ssh-keygen', ['-q', '-t', 'ecdsa', '-b', '384', '-N', '', '-C', '', '-f', path]);
+  return path;
+}
+
 /** Writes the app of the sites' model. @param python its ClientApp is the Python node of these tests */
 export async function makeApp(
   sites: Sites,
@@ -73,8 +80,17 @@ export async function makeApp(
   return folder;
 }
 
+const references = new Map<string, Promise<Tensors>>();
+
 /** The shared parameters after the rounds of a federation in this process, with the Python node's share in it or not. */
-export async function inOneProcess(sites: Sites, rounds: number, python: boolean): Promise<Tensors> {
+export function inOneProcess(sites: Sites, rounds: number, python: boolean): Promise<Tensors> {
+  const key = `${sites.folder} ${rounds} ${python}`;
+  const known = references.get(key) ?? federate(sites, rounds, python);
+  references.set(key, known);
+  return known;
+}
+
+async function federate(sites: Sites, rounds: number, python: boolean): Promise<Tensors> {
   using model = await openModel(sites);
   const flags = { view: 'style', trainSplit: 'train', evalSplit: 'val', topAnswers: 3129 };
   const { clients } = await loadFederation(sites.data, sites.model, { ...flags, clients: [...sites.names] });

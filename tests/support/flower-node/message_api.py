@@ -10,11 +10,12 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     moved = {name: Array(array.numpy() + np.float32(0.125)) for name, array in message.content["arrays"].items()}
-    metrics = MetricRecord({"num-examples": 8, "train_loss": 1.0})
+    metrics = MetricRecord({"num-examples": 8, "train_loss": 1.0, "train_acc": 0.5})
     return Message(RecordDict({"arrays": ArrayRecord(moved), "metrics": metrics}), reply_to=message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    metrics = MetricRecord({"num-examples": 8, "eval_loss": 0.5, "eval_acc": 0.5})
+    accuracies = {f"eval_acc{mode}": 0.5 for mode in ("", "_gated", "_local", "_shared")}
+    metrics = MetricRecord({"num-examples": 8, "eval_loss": 0.5, **accuracies})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
