@@ -11,10 +11,6 @@ from flwr.server.strategy import FedAvg
 from .run import initial_arrays, keep
 
 
-def round_config(server_round: int) -> dict:
-    return {"server-round": server_round}
-
-
 def weighted_mean(results: list) -> dict:
     """Return the mean of each metric over (examples, metrics) of the clients."""
     total = sum(examples for examples, _ in results)
@@ -28,11 +24,14 @@ def weighted_mean(results: list) -> dict:
 def components(context: Context) -> ServerAppComponents:
     config = context.run_config
     arrays = initial_arrays(config)
-    nodes = int(config["min-nodes"])
+    nodes, done = int(config["min-nodes"]), int(config["rounds-done"])
+
+    def round_config(server_round: int) -> dict:
+        return {"server-round": done + server_round}
 
     def after_round(server_round: int, values: list, _) -> None:
         names = list(arrays) or [str(index) for index in range(len(values))]
-        keep(config, server_round, dict(zip(names, values, strict=True)))
+        keep(config, done + server_round, dict(zip(names, values, strict=True)))
 
     strategy = FedAvg(
         fraction_fit=float(config["fraction-train"]),

@@ -15,7 +15,7 @@ def main(grid: Grid, context: Context) -> None:
     arrays = initial_arrays(config)
     if not arrays:
         raise ValueError("Expected initial arrays: write this app with `duet export-flower-app`, or give initial-arrays")
-    nodes = int(config["min-nodes"])
+    nodes, done = int(config["min-nodes"]), int(config["rounds-done"])
     strategy = FedAvg(
         fraction_train=float(config["fraction-train"]),
         fraction_evaluate=float(config["fraction-evaluate"]),
@@ -25,13 +25,14 @@ def main(grid: Grid, context: Context) -> None:
     )
 
     def after_round(server_round: int, record: ArrayRecord) -> None:
-        keep(config, server_round, {name: array.numpy() for name, array in record.items()})
+        keep(config, done + server_round, {name: array.numpy() for name, array in record.items()})
 
     strategy.start(
         grid=grid,
         initial_arrays=ArrayRecord({name: Array(values) for name, values in arrays.items()}),
         num_rounds=int(config["rounds"]),
         timeout=float(config["round-timeout"]),
-        train_config=ConfigRecord({"rounds": int(config["rounds"])}),
+        train_config=ConfigRecord({"rounds-done": done}),
+        evaluate_config=ConfigRecord({"rounds-done": done}),
         evaluate_fn=after_round,
     )
