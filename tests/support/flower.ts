@@ -343,7 +343,7 @@ export class SuperLink {
    * @param config run config
    */
   async run(app: string, config: Record<string, string | number> = {}): Promise<Process> {
-    if (minorOf(this.#environment.version) < 25) {
+    if (minorOf(this.#environment.version) < 26) {
       const connection = `address = "localhost:${this.#ports[0]}"\n`;
       const { authority } = this.#options;
       const trust = authority ? `root-certificates = "${authority.certFile}"` : 'insecure = true';
