@@ -5,7 +5,14 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { temporaryFolder } from './federation-support.js';
 import { FleetProxy } from './support/fleet-proxy.js';
-import { endFlower, FLOWER_VERSIONS, flowerEnvironment, type Process, SuperLink } from './support/flower.js';
+import {
+  endFlower,
+  FLOWER_VERSIONS,
+  flowerEnvironment,
+  type Process,
+  SuperLink,
+  succeeded,
+} from './support/flower.js';
 import {
   arraysOf,
   distance,
@@ -83,7 +90,7 @@ describe.skipIf(skipped).concurrent('faults', { timeout: 300_000 }, () => {
       await first.ended;
       const again = watched('--resume');
       link.showOnFailure(context, again);
-      expect(await started.ended).toBe(0);
+      await succeeded(started, again, second);
       expect(started.output).not.toMatch(/[1-9]\d* failures/);
       expect(distance(await after(2), await inOneProcess(sites, 2, false))).toBeLessThan(TOLERANCE);
     });
@@ -101,7 +108,7 @@ describe.skipIf(skipped).concurrent('faults', { timeout: 300_000 }, () => {
     const clients: Process[] = [watched(), other()];
     const started = await run();
     link.showOnFailure(context, started, ...clients);
-    expect(await started.ended).toBe(0);
+    await succeeded(started, ...clients);
     expect(damaged).toBeGreaterThan(1);
     expect(distance(await after(2), await inOneProcess(sites, 2, false))).toBeLessThan(TOLERANCE);
   });
@@ -117,7 +124,7 @@ describe.skipIf(skipped).concurrent('faults', { timeout: 300_000 }, () => {
     const clients: Process[] = [watched(), other()];
     const started = await run();
     link.showOnFailure(context, started, ...clients);
-    expect(await started.ended).toBe(0);
+    await succeeded(started, ...clients);
     expect(started.output).toMatch(/1 results and 1 failures/);
   });
 
@@ -130,7 +137,7 @@ describe.skipIf(skipped).concurrent('faults', { timeout: 300_000 }, () => {
     const clients: Process[] = [watched(), other()];
     const started = await run();
     link.showOnFailure(context, started, ...clients);
-    expect(await started.ended).toBe(0);
+    await succeeded(started, ...clients);
     expect(distance(await after(1), await inOneProcess(sites, 1, false))).toBeLessThan(TOLERANCE);
   });
 
@@ -141,7 +148,7 @@ describe.skipIf(skipped).concurrent('faults', { timeout: 300_000 }, () => {
     const clients: Process[] = [watched(), other()];
     const started = await run();
     link.showOnFailure(context, started, ...clients);
-    expect(await started.ended).toBe(0);
+    await succeeded(started, ...clients);
     expect(started.output).toMatch(/Received 1 results/);
   });
 
@@ -150,12 +157,12 @@ describe.skipIf(skipped).concurrent('faults', { timeout: 300_000 }, () => {
     const clients: Process[] = [watched(), other()];
     const first = await run({ rounds: 1 });
     link.showOnFailure(context, first, ...clients);
-    expect(await first.ended).toBe(0);
+    await succeeded(first, ...clients);
     await link.restart();
     const last = join(folder, 'round-0001.safetensors');
     const next = await run({ rounds: 1, 'rounds-done': 1, 'initial-arrays': last });
     link.showOnFailure(context, next);
-    expect(await next.ended).toBe(0);
+    await succeeded(next, ...clients);
     expect(distance(await after(2), await inOneProcess(sites, 2, false))).toBeLessThan(TOLERANCE);
     for (const client of clients) expect(await client.stop()).toBe(0);
   });

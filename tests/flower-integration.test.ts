@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { temporaryFolder } from './federation-support.js';
 import { Authority } from './support/certificates.js';
-import { endFlower, FLOWER_VERSIONS, flowerEnvironment, SuperLink } from './support/flower.js';
+import { endFlower, FLOWER_VERSIONS, flowerEnvironment, SuperLink, succeeded } from './support/flower.js';
 import {
   arraysOf,
   distance,
@@ -45,7 +45,7 @@ for (const [index, version] of FLOWER_VERSIONS.entries()) {
       const node = await link.node();
       const run = await link.run(app, { rounds: 1, 'min-nodes': 1, 'fraction-evaluate': 0, output: folder });
       link.showOnFailure(context, node, run);
-      expect(await run.ended).toBe(0);
+      await succeeded(run, node);
       const initial = await arraysOf(join(app, 'initial.safetensors'));
       const moved = Object.entries(initial).map(([name, values]) => [
         name,
@@ -66,7 +66,7 @@ for (const [index, version] of FLOWER_VERSIONS.entries()) {
         const node = await link.node();
         const run = await link.run(app, { rounds: ROUNDS, 'min-nodes': 3, output: folder });
         link.showOnFailure(context, node, run, ...clients);
-        expect(await run.ended).toBe(0);
+        await succeeded(run, node, ...clients);
         const after = await arraysOf(join(folder, `round-000${ROUNDS}.safetensors`));
         expect(distance(after, await inOneProcess(sites, ROUNDS, true))).toBeLessThan(TOLERANCE);
         expect(run.output).toMatch(/eval_acc/);
@@ -95,7 +95,7 @@ for (const [index, version] of FLOWER_VERSIONS.entries()) {
       expect(stranger.output).toMatch(/register/);
       expect(await misled.ended).toBe(1);
       expect(misled.output).toMatch(/certificate/);
-      expect(await run.ended).toBe(0);
+      await succeeded(run, ...clients);
       const after = await arraysOf(join(folder, 'round-0001.safetensors'));
       expect(distance(after, await inOneProcess(sites, 1, false))).toBeLessThan(TOLERANCE);
     });

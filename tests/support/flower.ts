@@ -170,6 +170,18 @@ export class Process {
   }
 }
 
+/** Waits for a run to succeed; fails at once when one of the other processes ends before it. */
+export async function succeeded(run: Process, ...others: Process[]): Promise<void> {
+  const early = others.map(async (other) => {
+    const how = await other.ended;
+    throw new Error(`Expected this process to outlive the run but it ended with ${how}:\n${other.tail()}`);
+  });
+  const status = await Promise.race([run.ended, ...early]);
+  for (const one of early) one.catch(() => {});
+  if (status !== 0)
+    throw new Error(`Expected the run to succeed but it ended with ${status}:\n${run.tail()}`);
+}
+
 /** Kills what this file started and removes the files. For `afterAll`. */
 export async function endFlower(): Promise<void> {
   await killMarked(all);
