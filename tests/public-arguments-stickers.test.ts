@@ -43,6 +43,11 @@ const batch = () => ({
   frameMask: new Uint8Array(2).fill(1),
 });
 const input = () => ({ clips: 1, height: 8, width: 8, imageLatents: new Float32Array(3 * 2 * 64) });
+const known = () => ({
+  known: [{ mask: new Uint8Array(2), values: new Float32Array(384) }],
+  frames: [2],
+  prompts: ['a'],
+});
 const trainerOptions = (): duet.StickerTrainerOptions => ({
   network: { ...config, caption_encoder: null },
   data,
@@ -339,16 +344,7 @@ const cases: [string, Call, () => unknown[]][] = [
   [
     'StickerPipeline.denoise',
     (one, options, hooks) => pipeline.denoise(one, options, hooks),
-    () => [
-      {
-        known: [{ mask: new Uint8Array(2), values: new Float32Array(384) }],
-        frames: [2],
-        prompts: ['a'],
-        negativePrompts: ['b'],
-      },
-      { steps: 1 },
-      { signal: undefined },
-    ],
+    () => [{ ...known(), negativePrompts: ['b'] }, { steps: 1 }, { signal: undefined }],
   ],
   ['new Ddim', (noise, options) => new duet.Ddim(noise, options), () => [schedule, samplerOptions()]],
   [
@@ -454,6 +450,28 @@ const misspelt: [string, () => unknown, string][] = [
   ['drawSticker', () => duet.drawSticker(duet.DRAWINGS[0] as duet.Drawing, { delay: 3 } as object), 'delay'],
   ['generateStickers', () => duet.generateStickers('drawn', { frame: 3 } as object), 'frame'],
   ['new AdaptiveCurriculum', async () => new duet.AdaptiveCurriculum({ windows: 3 } as object), 'windows'],
+  ['StickerPipeline.denoise', () => pipeline.denoise(known(), { step: 1 } as object), 'step'],
+  [
+    'StickerPipeline.denoise input',
+    () => pipeline.denoise({ ...known(), prompt: ['a'] } as never, { steps: 1 }),
+    'prompt',
+  ],
+  [
+    'StickerPipeline.denoise hooks',
+    () => pipeline.denoise(known(), { steps: 1 }, { onstep: () => {} } as object),
+    'onstep',
+  ],
+  ['denoise', () => duet.denoise(network, input(), { step: 1 } as object), 'step'],
+  [
+    'denoise input',
+    () => duet.denoise(network, { ...input(), framesMask: 1 } as never, { steps: 1 }),
+    'framesMask',
+  ],
+  [
+    'denoise hooks',
+    () => duet.denoise(network, input(), { steps: 1 }, { onstep: () => {} } as object),
+    'onstep',
+  ],
   ['new Ddim', async () => new duet.Ddim(schedule, { step: 2 } as object), 'step'],
   ['new DpmSolver', async () => new duet.DpmSolver(schedule, { eta: 0 } as object), 'eta'],
   ['new NoiseSchedule', async () => new duet.NoiseSchedule({ step: 2 } as object), 'step'],

@@ -5,6 +5,7 @@ import {
   requireFunction,
   requireInstance,
   requireInteger,
+  requireKnown,
   requireNumber,
   requireObject,
 } from '../arguments.js';
@@ -79,6 +80,23 @@ export interface DenoisingHooks {
   signal?: AbortSignal | undefined;
 }
 
+const DENOISING_INPUT = {
+  clips: true,
+  prediction: true,
+  height: true,
+  width: true,
+  imageLatents: true,
+  frameMask: true,
+  text: true,
+  negative: true,
+} as const satisfies Record<keyof DenoisingInput, true>;
+
+/** All of DenoisingHooks. */
+export const DENOISING_HOOKS = {
+  onStep: true,
+  signal: true,
+} as const satisfies Record<keyof DenoisingHooks, true>;
+
 /**
  * The sampling loop around the network: from noise to clips, with guidance (arXiv 2207.12598), for any number of
  * clips at once. As published, a batch goes through the network with the unconditional text first; the native pass
@@ -94,9 +112,10 @@ export async function denoise(
   hooks: DenoisingHooks = {},
 ): Promise<Float32Array> {
   requireInstance(network, Dfgn, 'network');
-  const { guidance = 4, seed = 0 } = requireObject(options, 'sampling options');
+  const { guidance = 4, seed = 0 } = requireKnown(options, 'sampling options', SAMPLING_OPTIONS);
+  const { onStep, signal } = requireKnown(hooks, 'hooks', DENOISING_HOOKS);
   requireNumber(guidance, 'guidance');
-  requireInstance(requireObject(input, 'input').imageLatents, Float32Array, 'imageLatents');
+  requireInstance(requireKnown(input, 'input', DENOISING_INPUT).imageLatents, Float32Array, 'imageLatents');
   requireInteger(input.clips, 'clips', 1);
   for (const text of ['text', 'negative'] as const)
     if (input[text] !== undefined)
@@ -107,7 +126,6 @@ export async function denoise(
   const texts = textsOf(network, input, guided);
   const { clips, height, width, imageLatents } = input;
   const initial = new Random(seed, stickerStream('initial', 0)).normals(imageLatents.length);
-  const { onStep, signal } = requireObject(hooks, 'hooks');
   if (onStep !== undefined) requireFunction(onStep, 'onStep');
   let output: Float32Array = initial;
   const predict = async (current: Float32Array, timestep: number): Promise<Float32Array> => {

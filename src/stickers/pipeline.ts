@@ -17,7 +17,13 @@ import { DuetError, throwIfAborted } from '../errors.js';
 import { validated } from '../validation.js';
 import { checkTiming } from './animation.js';
 import { StickerCheckpoints } from './checkpoints.js';
-import { type DenoisingHooks, denoise, SAMPLING_OPTIONS, type SamplingOptions } from './denoising.js';
+import {
+  DENOISING_HOOKS,
+  type DenoisingHooks,
+  denoise,
+  SAMPLING_OPTIONS,
+  type SamplingOptions,
+} from './denoising.js';
 import { type GivenFrame, knownFrames } from './known-frames.js';
 import { openParts, type Parts, readPipeline, type SavedPipeline } from './parts.js';
 import { Sticker } from './sticker.js';
@@ -73,6 +79,8 @@ const GENERATE_OPTIONS = {
   previewEvery: true,
   onStep: true,
 } as const satisfies Record<keyof GenerateOptions, true>;
+
+const DENOISE_INPUT = { known: true, frames: true, prompts: true, negativePrompts: true };
 
 const machineSchema = z.strictObject({
   device: deviceSchema,
@@ -184,7 +192,7 @@ export class StickerPipeline {
         ...(prompt.trim() !== '' && { prompts: [prompt] }),
         ...(negativePrompt !== undefined && { negativePrompts: [negativePrompt] }),
       },
-      options,
+      samplingOf(options),
       {
         signal: options.signal,
         onStep: async (original, index, steps) => {
@@ -215,25 +223,27 @@ export class StickerPipeline {
     const { network, space, text } = this.parts;
     const { size, channels } = this.settings;
     const all = this.frames;
-    const clips = requireList(requireObject(input, 'input').known, 'known', requireObject).length;
+    requireKnown(options, 'sampling options', SAMPLING_OPTIONS);
+    const { known } = requireKnown(input, 'input', DENOISE_INPUT);
+    const clips = requireList(known, 'known', requireObject).length;
     requireList(input.frames, 'frames', (count, name) => requireInteger(count, name, 1, all));
-    for (const [index, { mask, values }] of input.known.entries()) {
+    for (const [index, { mask, values }] of known.entries()) {
       requireInstance(mask, Uint8Array, `mask of known[${index}]`);
       const expected = channels * all * size * size;
       if (requireInstance(values, Float32Array, `values of known[${index}]`).length !== expected)
         throw invalid(`${expected} numbers`, `values of known[${index}]`, values);
     }
-    const { signal } = requireObject(hooks, 'hooks');
+    const { signal } = requireKnown(hooks, 'hooks', DENOISING_HOOKS);
     throwIfAborted(signal, 'Generating');
-    const values = new Float32Array(clips * (input.known[0]?.values.length ?? 0));
-    for (const [index, known] of input.known.entries()) values.set(known.values, index * known.values.length);
+    const values = new Float32Array(clips * (known[0]?.values.length ?? 0));
+    for (const [index, one] of known.entries()) values.set(one.values, index * one.values.length);
     const shape = { clips, frames: all, height: size, width: size };
     // The mean of an autoencoder's distribution: no noise.
     const latents = await space.enter({ values }, shape, (length) => new Float32Array(length), signal);
     const frameMask = Uint8Array.from({ length: clips * all }, (_, i) =>
       i % all < (input.frames[Math.floor(i / all)] as number) ? 1 : 0,
     );
-    const given = Uint8Array.from(input.known.flatMap(({ mask }) => [...mask]));
+    const given = Uint8Array.from(known.flatMap(({ mask }) => [...mask]));
     return denoise(
       network,
       {
@@ -264,6 +274,10 @@ export class StickerPipeline {
   [Symbol.dispose](): void {
     this.dispose();
   }
+}
+
+function samplingOf(options: GenerateOptions): SamplingOptions {
+  return Object.fromEntries(Object.entries(options).filter(([name]) => name in SAMPLING_OPTIONS));
 }
 
 function putBack(
