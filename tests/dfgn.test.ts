@@ -153,7 +153,7 @@ describe('parameters', () => {
     expect(await opened.fingerprint()).toMatch(/^[0-9a-f]{64}$/);
   });
 
-  test('a file of another network is refused with the names that differ, and changes nothing', async () => {
+  test('a file of another network, or with numbers that are not finite, is refused with the names and changes nothing', async () => {
     using network = await smallNetwork();
     const path = join(folder, 'other.safetensors');
     const shapes = new Map(network.shapes);
@@ -172,6 +172,13 @@ describe('parameters', () => {
     expect(error.code).toBe('INVALID_ARGUMENT');
     expect(error.message).toMatch(/Missing: conv_in\.bias\. Unexpected: conv_in\.beta\./);
     expect(error.message).toMatch(/conv_out\.bias is \[2, 2\], expected \[4\]/);
+    expect(await network.read()).toEqual(before);
+    const infinite = { ...bias, data: bias.data.fill(Number.POSITIVE_INFINITY, 1, 2) };
+    await native.writeSafetensors(path, { ...tensors, 'conv_out.bias': infinite }, {});
+    expect(await rejection(network.load(path))).toMatchObject({
+      code: 'CORRUPT',
+      message: `Expected finite numbers in ${path} but conv_out.bias has NaN or infinity`,
+    });
     expect(await network.read()).toEqual(before);
   });
 });

@@ -14,6 +14,7 @@ import { StickerPipeline } from '../src/stickers/pipeline.js';
 import type { StickerTrainerOptions } from '../src/stickers/settings.js';
 import { generateStickers } from '../src/stickers/synthetic/generate.js';
 import { TASKS } from '../src/stickers/tasks.js';
+import { trainedStickers } from '../src/stickers/trained-stickers.js';
 import { StickerTrainer } from '../src/stickers/trainer.js';
 import { largestDifference } from './dfgn-support.js';
 import { allSteps, lastWeights, lastWeightsFile, tinyNetwork, withoutMetrics } from './sticker-support.js';
@@ -92,6 +93,46 @@ describe('a training', () => {
     const again = await allSteps(trainer({ runDir: run, resume: true }));
     expect(withoutMetrics(again)).toEqual(withoutMetrics(wanted).slice(4));
   });
+
+  test.each(['first-moment', 'second-moment', 'weights'])(
+    'whose newest checkpoint has a NaN in its %s names the file and continues from the one before',
+    async (part) => {
+      const runDir = join(folder, `nan-${part}`);
+      const wanted = await allSteps(trainer({ runDir }));
+      const path = join(runDir, 'checkpoints/step-0000006', `${part}.safetensors`);
+      const { tensors } = await native.readSafetensors(path);
+      const kernel = tensors['conv_in.weight'];
+      if (!kernel) throw new Error('Expected conv_in.weight');
+      (kernel.data as Float32Array)[3] = Number.NaN;
+      await native.writeSafetensors(path, tensors, {});
+      const again = trainer({ runDir, resume: true });
+      expect(withoutMetrics(await allSteps(again))).toEqual(withoutMetrics(wanted).slice(4));
+      expect(again.damaged).toEqual([
+        expect.stringContaining(`Expected finite numbers in ${path} but conv_in.weight has NaN or infinity`),
+      ]);
+    },
+  );
+
+  test.each(['half of it', '{"fingerprints": {"a": 1}}'])(
+    'whose data.json is %s writes it again and says so',
+    async (damaged) => {
+      const runDir = join(folder, `undescribed-${damaged.length}`);
+      const path = join(runDir, 'data.json');
+      await allSteps(trainer({ runDir }));
+      const written = await readFile(path, 'utf8');
+      await writeFile(path, damaged);
+      await expect(trainedStickers(runDir)).rejects.toMatchObject({
+        code: 'CORRUPT',
+        message: expect.stringMatching(/data\.json.*; resume the training, .*, or delete it/),
+      });
+      const all = await StickerDataset.fromFolder(join(folder, 'drawn'), { frames: 4, size: 16 });
+      const undecoded = all.where(({ name }) => name in data.fingerprints);
+      const again = trainer({ runDir, data: undecoded, resume: true });
+      expect(await allSteps(again)).toEqual([]);
+      expect(again.damaged).toEqual([expect.stringMatching(/data\.json.*; it is written again$/)]);
+      expect(JSON.parse(await readFile(path, 'utf8')).fingerprints).toEqual(JSON.parse(written).fingerprints);
+    },
+  );
 
   test('refuses a run folder of other settings and names them', async () => {
     const run = join(folder, 'other');

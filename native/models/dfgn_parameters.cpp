@@ -1,6 +1,7 @@
 // The parameters of a frame generation network under their published names: construction with PyTorch's
 // initial values, loading and writing of safetensors.
 #include <algorithm>
+#include <cmath>
 
 #include "io/safetensors.h"
 #include "models/dfgn.h"
@@ -151,16 +152,22 @@ void Dfgn::load(const std::string& path, const ValuesOf& valuesOf) {
          extra.empty() ? "" : " Unexpected: " + listed(extra) + ".",
          wrong.empty() ? "" : " Wrong shape: " + listed(wrong) + ".",
          " Check that both files belong together");
-  for (const PublishedParameter& p : list_.all()) {
-    const Tensor stored = file.tensor(p.name);
-    const Tensor& whole = valuesOf(*p.parameter);
-    if (stored.dtype() == DType::f32)
-      p.fromPublished(stored.f32(), whole);
-    else
-      p.fromPublished(asFloats(stored).data(), whole);
+  const auto eachPublished = [&](const auto& work) {
+    for (const PublishedParameter& p : list_.all()) {
+      const Tensor stored = file.tensor(p.name);
+      const std::vector<float> wide = stored.dtype() == DType::f32 ? std::vector<float>{} : asFloats(stored);
+      work(p, wide.empty() ? stored.f32() : wide.data());
+      file.release(p.name);
+    }
+  };
+  eachPublished([&](const PublishedParameter& p, const float* values) {
+    if (!std::all_of(values, values + p.elements(), [](float x) { return std::isfinite(x); }))
+      fail(Code::Corrupt, "Expected finite numbers in ", path, " but ", p.name, " has NaN or infinity");
+  });
+  eachPublished([&](const PublishedParameter& p, const float* values) {
+    p.fromPublished(values, valuesOf(*p.parameter));
     p.parameter->changed();
-    file.release(p.name);
-  }
+  });
 }
 
 void Dfgn::save(const std::string& path, const ValuesOf& valuesOf) const {

@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { readJson } from '../data/files.js';
+import { DuetError } from '../errors.js';
 import { parseJson, readIfThere } from '../run/files.js';
 import { validated } from '../validation.js';
 import { KEY_FRAME_METHODS } from './key-frames.js';
@@ -32,11 +33,18 @@ export async function trainedStickers(runDir: string) {
   return {
     names: stickers,
     spec: { frames, size, channels, keyFrames, shortClips, ...(minFrames !== undefined && { minFrames }) },
-    fingerprints: await trainedFingerprints(runDir),
+    fingerprints: await trainedFingerprints(runDir).catch((error: unknown) => {
+      if (!(error instanceof DuetError) || error.code !== 'CORRUPT') throw error;
+      const mend = 'resume the training, which writes it again, or delete it to tell stickers apart by name';
+      throw new DuetError('CORRUPT', `${error.message}; ${mend}`, { cause: error });
+    }),
   };
 }
 
-/** By name; undefined for a run that has noted none, as those of earlier versions. */
+/**
+ * By name; undefined for a run that has noted none, as those of earlier versions.
+ * @throws DuetError CORRUPT when the file is damaged
+ */
 export async function trainedFingerprints(runDir: string): Promise<Record<string, string> | undefined> {
   const path = join(runDir, 'data.json');
   const text = await readIfThere(path);

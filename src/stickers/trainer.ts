@@ -39,7 +39,7 @@ export class StickerTrainer {
   readonly curriculum: Curriculum;
   /** Lines of metrics of this run, also of those before it was resumed. */
   readonly history: StickerMetrics[] = [];
-  /** Checkpoints that could not be read when the run was resumed. */
+  /** Files that could not be read when the run was resumed: checkpoints that are left out, data.json, which is written again. */
   readonly damaged: string[] = [];
   #pending = new PendingMetrics();
   /** Of clips this run was trained on before it was resumed. */
@@ -93,7 +93,7 @@ export class StickerTrainer {
       this.#checkFit(parts);
       const plan = await this.memoryPlan(parts); // refuses sizes the network cannot take
       requireMemory(plan, { ...settings, size: data.spec.size });
-      folder = await this.#openFolder(parts);
+      folder = await this.#openFolder(parts, signal);
       await this.#startTraining(network);
       const keeper = folder && new StickerCheckpoints(folder.path, settings.emaDecay !== null);
       let state = await this.#resume(folder, keeper, parts);
@@ -249,7 +249,10 @@ export class StickerTrainer {
     });
   }
 
-  async #openFolder(parts: Parts): Promise<RunFolder<StickerMetrics> | undefined> {
+  async #openFolder(
+    parts: Parts,
+    signal: AbortSignal | undefined,
+  ): Promise<RunFolder<StickerMetrics> | undefined> {
     const { settings, data, curriculum } = this;
     if (settings.runDir === undefined) return undefined;
     const folder = await RunFolder.open<StickerMetrics>(settings.runDir, {
@@ -265,12 +268,24 @@ export class StickerTrainer {
     });
     try {
       await writePipeline(folder.path, this.#pipeline(), parts);
-      this.#fingerprints = (await trainedFingerprints(folder.path)) ?? {};
+      this.#fingerprints = await this.#notedFingerprints(folder.path, signal);
       await folder.describeData(this.#described());
       return folder;
     } catch (error) {
       await folder.close();
       throw error;
+    }
+  }
+
+  /** Where they cannot be read any more every sticker is decoded, so that none is missing in what is written instead. */
+  async #notedFingerprints(runDir: string, signal: AbortSignal | undefined): Promise<Record<string, string>> {
+    try {
+      return (await trainedFingerprints(runDir)) ?? {};
+    } catch (error) {
+      if (!(error instanceof DuetError) || error.code !== 'CORRUPT') throw error;
+      this.damaged.push(`${error.message}; it is written again`);
+      await this.data.prepare({ signal });
+      return {};
     }
   }
 
