@@ -187,8 +187,7 @@ StepResult mergedStep(Training& t, const ViltBatch& batch) {
   start = Var{};
   const double rate1 = t.takeLearningRate();
   if (t.options.keepGradients) t.keepGradients("update_1.", joined(t.headPart, t.adapter1Part));
-  t.optimizer.update(t.headPart, rate1, ClearGradients::none);
-  t.optimizer.update(t.adapter1Part, rate1, ClearGradients::none);
+  t.optimizer.update(joined(t.headPart, t.adapter1Part), rate1, ClearGradients::none);
   if (t.options.keepGradients) t.keepParameters("after_update_1.");
 
   const HeadPass head = headPass(t, pooled.value, {batch}, first.logits, "L_0");
@@ -196,8 +195,7 @@ StepResult mergedStep(Training& t, const ViltBatch& batch) {
   trunk.backward();
   const double rate0 = t.takeLearningRate();
   if (t.options.keepGradients) t.keepGradients("update_0.", joined(t.headPart, t.adapter0Part));
-  t.optimizer.update(t.headPart, rate0, ClearGradients::none);
-  t.optimizer.update(t.adapter0Part, rate0, ClearGradients::none);
+  t.optimizer.update(joined(t.headPart, t.adapter0Part), rate0, ClearGradients::none);
 
   const Reported second{head.loss.bce, head.loss.kl, head.logits, pooled.value};
   fill(result, first, second);

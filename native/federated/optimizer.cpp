@@ -36,6 +36,8 @@ const AdamW::State* AdamW::find(const Parameter& parameter) const {
 
 void AdamW::update(const std::vector<Parameter*>& parameters, double learningRate, ClearGradients clear,
                    float scale) {
+  std::vector<Parameter*> updated;
+  std::vector<AdamWTensor> tensors;
   for (Parameter* p : parameters) {
     if (!p->hasGradient) {
       if (clear == ClearGradients::none || !find(*p)) continue;
@@ -46,19 +48,23 @@ void AdamW::update(const std::vector<Parameter*>& parameters, double learningRat
     ++s.step;
     const bool noDecay = !options_.decayAll && (p->name.find("bias") != std::string::npos ||
                                                 p->name.find("LayerNorm.weight") != std::string::npos);
-    backend().optimizer.adamw({p->f32(), p->gradient.f32(), s.average.f32(), s.averageSquare.f32(),
-                               p->value.elements(), s.step, learningRate, options_.beta1, options_.beta2,
-                               options_.epsilon, noDecay ? 0.0 : options_.weightDecay, scale});
+    updated.push_back(p);
+    p->hasGradient = false;  // one update, however often it is listed
+    tensors.push_back({p->f32(), p->gradient.f32(), s.average.f32(), s.averageSquare.f32(),
+                       p->value.elements(), s.step, noDecay ? 0.0 : options_.weightDecay});
+  }
+  backend().optimizer.adamw({learningRate, options_.beta1, options_.beta2, options_.epsilon, scale}, tensors);
+  for (Parameter* p : updated) {
     p->forgetGradient();
     p->changed();
   }
 }
 
 AdamW::Clipping AdamW::clip(const std::vector<Parameter*>& parameters, const std::optional<float>& limit) {
-  double sum = 0.0;
+  std::vector<Numbers> gradients;
   for (Parameter* p : parameters)
-    if (p->hasGradient) sum += backend().optimizer.squareSum(p->gradient.f32(), p->gradient.elements());
-  Clipping result{std::sqrt(sum)};
+    if (p->hasGradient) gradients.push_back({p->gradient.f32(), p->gradient.elements()});
+  Clipping result{std::sqrt(backend().optimizer.squareSum(gradients))};
   if (limit) result.scale = static_cast<float>(std::min(1.0, *limit / (result.norm + 1e-6)));
   return result;
 }

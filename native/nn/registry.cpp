@@ -282,10 +282,14 @@ void runAdamW(Call& c) {
   const Tensor& g = c.input("gradient");
   require(g.elements() == p.elements() && m.elements() == p.elements() && v.elements() == p.elements(),
           "Expected parameter, gradient, average and averageSquare of the same size");
-  backend().optimizer.adamw({p.f32(), g.f32(), m.f32(), v.f32(), p.elements(),
-                             static_cast<int64_t>(c.number("step", 1)), c.number("learningRate", 1e-3),
-                             c.number("beta1", 0.9), c.number("beta2", 0.999), c.number("epsilon", 1e-8),
-                             c.number("weightDecay", 0.01)});
+  std::vector<AdamWTensor> tensors;
+  eachPiece(c, p.elements(), [&](int64_t first, int64_t count) {
+    tensors.push_back({p.f32() + first, g.f32() + first, m.f32() + first, v.f32() + first, count,
+                       static_cast<int64_t>(c.number("step", 1)), c.number("weightDecay", 0.01)});
+  });
+  backend().optimizer.adamw({c.number("learningRate", 1e-3), c.number("beta1", 0.9), c.number("beta2", 0.999),
+                             c.number("epsilon", 1e-8)},
+                            tensors);
   c.results["out"] = p;
   c.results["average"] = m;
   c.results["averageSquare"] = v;
@@ -293,7 +297,11 @@ void runAdamW(Call& c) {
 
 void runGradientNorm(Call& c) {
   const Tensor& x = c.input("x");
-  c.results["out"] = scalar(std::sqrt(backend().optimizer.squareSum(x.f32(), x.elements())));
+  std::vector<Numbers> numbers;
+  eachPiece(c, x.elements(), [&](int64_t first, int64_t count) {
+    numbers.push_back({x.f32() + first, count});
+  });
+  c.results["out"] = scalar(std::sqrt(backend().optimizer.squareSum(numbers)));
 }
 
 /// A check of the ground that kernels of a device stand on (native/gpu/check.cuda.cu).

@@ -163,6 +163,14 @@ inline Weights whole(Parameter& p) {
   return w;
 }
 
+/// work(first, count) for the attribute `pieces` (1) of about equal size that a list of `count` is cut into.
+template <typename Work>
+void eachPiece(const Call& c, int64_t count, Work&& work) {
+  const auto pieces = static_cast<int64_t>(c.number("pieces", 1));
+  for (int64_t i = 0; i < pieces; ++i)
+    work(count * i / pieces, count * (i + 1) / pieces - count * i / pieces);
+}
+
 using OpTable = std::map<std::string, std::function<void(Call&)>>;
 
 OpTable productOps();  // registry_products.cpp

@@ -185,8 +185,11 @@ void runMovingAverage(Call& c) {
           " but received ", value.shape().text());
   Tensor out = Tensor::zeros(average.shape());
   currentMemory().copy(out.raw(), average.raw(), out.bytes());
-  backend().noise.movingAverage(out.f32(), value.f32(), out.elements(),
-                                static_cast<float>(c.number("decay", 0.99)));
+  std::vector<MovingAverage> tensors;
+  eachPiece(c, out.elements(), [&](int64_t first, int64_t count) {
+    tensors.push_back({out.f32() + first, value.f32() + first, count});
+  });
+  backend().optimizer.movingAverage(tensors, static_cast<float>(c.number("decay", 0.99)));
   c.results["out"] = out;
 }
 

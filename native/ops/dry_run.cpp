@@ -60,7 +60,7 @@ const Backend& silent() {
     silenceAll(b.embedding, b.embedding.forward, b.embedding.backward);
     LossKernels& l = b.loss;
     silenceAll(l, l.distillation, l.binary, l.crossEntropy, l.softmax, l.softmaxBackward);
-    silenceAll(b.optimizer, b.optimizer.adamw, b.optimizer.squareSum);
+    silenceAll(b.optimizer, b.optimizer.adamw, b.optimizer.squareSum, b.optimizer.movingAverage);
     silenceAll(b.convolution, b.convolution.gatherPatches, b.convolution.sumPatches);
     silenceAll(b.packing, b.packing.pack);
     silenceAll(b.groupNorm, b.groupNorm.forward, b.groupNorm.backward);
@@ -70,7 +70,7 @@ const Backend& silent() {
     silenceAll(b.detail, b.detail.forward, b.detail.backward, b.detail.weightedSum,
                b.detail.weightedSumBackward);
     silenceAll(b.gated, b.gated.forward, b.gated.backward, b.gated.copyColumns);
-    silenceAll(b.noise, b.noise.maskedSquaredError, b.noise.timeEmbedding, b.noise.movingAverage);
+    silenceAll(b.noise, b.noise.maskedSquaredError, b.noise.timeEmbedding);
     return b;
   }();
   return made;

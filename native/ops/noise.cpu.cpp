@@ -61,14 +61,8 @@ void timeEmbedding(const float* times, int64_t count, int64_t width, float* out)
     }
 }
 
-void movingAverage(float* average, const float* value, int64_t count, float decay) {
-  const float share = 1.0f - decay;
-#pragma omp parallel for simd schedule(static) if (count > 16384)
-  for (int64_t i = 0; i < count; ++i) average[i] = decay * average[i] + share * value[i];
-}
-
 }  // namespace
 
-NoiseKernels noiseKernels() { return {maskedSquaredError, timeEmbedding, movingAverage}; }
+NoiseKernels noiseKernels() { return {maskedSquaredError, timeEmbedding}; }
 
 }  // namespace duet::cpu::DUET_ISA

@@ -78,27 +78,8 @@ void timeEmbedding(const float* times, int64_t count, int64_t width, float* out)
   });
 }
 
-struct MovingAverage {
-  float* average;
-  const float* value;
-  float decay, share;
-  template <int N>
-  DUET_DEVICE void run(int64_t i) const {
-    float a[N], v[N];
-    loadVector(average, i, a);
-    loadVector(value, i, v);
-#pragma unroll
-    for (int j = 0; j < N; ++j) a[j] = decay * a[j] + share * v[j];
-    storeVector(average, i, a);
-  }
-};
-
-void movingAverage(float* average, const float* value, int64_t count, float decay) {
-  forEachVector<4>(count, vectorsFit<4>(average, value), MovingAverage{average, value, decay, 1.0f - decay});
-}
-
 }  // namespace
 
-NoiseKernels noiseKernels() { return {maskedSquaredError, timeEmbedding, movingAverage}; }
+NoiseKernels noiseKernels() { return {maskedSquaredError, timeEmbedding}; }
 
 }  // namespace duet::gpu

@@ -1,4 +1,4 @@
-// The kernels of denoising training: noising, the masked squared error, time embeddings, moving averages.
+// The kernels of denoising training: noising, the masked squared error, time embeddings.
 #pragma once
 
 #include "core/tensor.h"
@@ -21,8 +21,6 @@ struct NoiseKernels {
   /// out[i] = [cos(t f_0..f_h-1), sin(t f_0..f_h-1)], f_j = exp(-ln(10000) j / h), h = width / 2. [count,
   /// width]
   void (*timeEmbedding)(const float* times, int64_t count, int64_t width, float* out);
-  /// average[i] = decay * average[i] + (1 - decay) * value[i]
-  void (*movingAverage)(float* average, const float* value, int64_t count, float decay);
 };
 
 }  // namespace duet

@@ -10,12 +10,12 @@ namespace {
 
 constexpr int64_t kBlock = 4096;
 
-struct AdamWFactors {
+struct Factors {
   float decay, beta2, rest1, rest2, step, root, epsilon, scale;
 };
 
 // A function of its own: inside the parallel region GCC 12 leaves this loop scalar.
-void adamwBlock(const AdamWFactors f, const float* __restrict gradient, float* __restrict average,
+void adamwBlock(const Factors f, const float* __restrict gradient, float* __restrict average,
                 float* __restrict averageSquare, float* __restrict parameter, int64_t count) {
 #pragma omp simd
   for (int64_t i = 0; i < count; ++i) {
@@ -28,22 +28,25 @@ void adamwBlock(const AdamWFactors f, const float* __restrict gradient, float* _
   }
 }
 
-void adamw(const AdamWStep& c) {
-  const float decay = static_cast<float>(1.0 - c.learningRate * c.weightDecay);
-  const float beta2 = static_cast<float>(c.beta2);
-  const float rest1 = static_cast<float>(1.0 - c.beta1), rest2 = static_cast<float>(1.0 - c.beta2);
-  const float step =
-      static_cast<float>(c.learningRate / (1.0 - std::pow(c.beta1, static_cast<double>(c.step))));
-  const float root = static_cast<float>(std::sqrt(1.0 - std::pow(c.beta2, static_cast<double>(c.step))));
-  const float epsilon = static_cast<float>(c.epsilon);
-  const AdamWFactors factors{decay, beta2, rest1, rest2, step, root, epsilon, c.scale};
-#pragma omp parallel for schedule(static) if (c.count > 16384)
-  for (int64_t i = 0; i < c.count; i += kBlock)
-    adamwBlock(factors, c.gradient + i, c.average + i, c.averageSquare + i, c.parameter + i,
-               c.count - i < kBlock ? c.count - i : kBlock);
+void adamw(const AdamWStep& c, const std::vector<AdamWTensor>& tensors) {
+  for (const AdamWTensor& t : tensors) {
+    const AdamWFactors own(c, t);
+    const Factors factors{own.decay,
+                          static_cast<float>(c.beta2),
+                          static_cast<float>(1.0 - c.beta1),
+                          static_cast<float>(1.0 - c.beta2),
+                          own.rate,
+                          own.root,
+                          static_cast<float>(c.epsilon),
+                          c.scale};
+#pragma omp parallel for schedule(static) if (t.count > 16384)
+    for (int64_t i = 0; i < t.count; i += kBlock)
+      adamwBlock(factors, t.gradient + i, t.average + i, t.averageSquare + i, t.parameter + i,
+                 t.count - i < kBlock ? t.count - i : kBlock);
+  }
 }
 
-double squareSum(const float* x, int64_t count) {
+double squareSumOf(const float* x, int64_t count) {
   double partial[kReductionChunks];
 #pragma omp parallel for schedule(static) if (count > 16384)
   for (int64_t chunk = 0; chunk < kReductionChunks; ++chunk) {
@@ -58,8 +61,24 @@ double squareSum(const float* x, int64_t count) {
   return total;
 }
 
+double squareSum(const std::vector<Numbers>& numbers) {
+  double total = 0.0;
+  for (const Numbers& n : numbers) total += squareSumOf(n.data, n.count);
+  return total;
+}
+
+void movingAverage(const std::vector<MovingAverage>& tensors, float decay) {
+  const float share = 1.0f - decay;
+  for (const MovingAverage& t : tensors) {
+    float* average = t.average;
+    const float* value = t.value;
+#pragma omp parallel for simd schedule(static) if (t.count > 16384)
+    for (int64_t i = 0; i < t.count; ++i) average[i] = decay * average[i] + share * value[i];
+  }
+}
+
 }  // namespace
 
-OptimizerKernels optimizerKernels() { return {adamw, squareSum}; }
+OptimizerKernels optimizerKernels() { return {adamw, squareSum, movingAverage}; }
 
 }  // namespace duet::cpu::DUET_ISA

@@ -1,7 +1,6 @@
 #include "ops/optimizer.h"
 
-#include <cmath>
-
+#include "gpu/tensors.h"
 #include "gpu/total.h"
 #include "gpu/vector.h"
 #include "ops/kernels.h"
@@ -9,72 +8,98 @@
 namespace duet::gpu {
 namespace {
 
-struct AdamW {
-  float decay, beta2, rest1, rest2, step, root, epsilon, scale;
+struct AdamWPart {
+  float *parameter, *average, *averageSquare;
   const float* gradient;
-  float *average, *averageSquare, *parameter;
+  int64_t count;
+  AdamWFactors factors;
+};
+
+struct AdamWWork {
+  float beta2, rest1, rest2, epsilon, scale;
   template <int N>
-  DUET_DEVICE void run(int64_t i) const {
+  DUET_DEVICE void run(const AdamWPart& part, int64_t i) const {
+    const AdamWFactors f = part.factors;
     float g[N], m[N], v[N], p[N];
-    loadVector(gradient, i, g);
-    loadVector(average, i, m);
-    loadVector(averageSquare, i, v);
-    loadVector(parameter, i, p);
+    loadConstant(part.gradient, i, g);
+    loadVector(part.average, i, m);
+    loadVector(part.averageSquare, i, v);
+    loadVector(part.parameter, i, p);
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       g[j] *= scale;
       m[j] += rest1 * (g[j] - m[j]);
       v[j] = beta2 * v[j] + rest2 * g[j] * g[j];
-      p[j] = p[j] * decay - step * m[j] / (sqrtf(v[j]) / root + epsilon);
+      p[j] = p[j] * f.decay - f.rate * m[j] / (sqrtf(v[j]) / f.root + epsilon);
     }
-    storeVector(average, i, m);
-    storeVector(averageSquare, i, v);
-    storeVector(parameter, i, p);
+    storeVector(part.average, i, m);
+    storeVector(part.averageSquare, i, v);
+    storeVector(part.parameter, i, p);
   }
 };
 
-void adamw(const AdamWStep& c) {
-  const double rest1 = 1.0 - std::pow(c.beta1, static_cast<double>(c.step));
-  const double rest2 = 1.0 - std::pow(c.beta2, static_cast<double>(c.step));
-  const AdamW work{static_cast<float>(1.0 - c.learningRate * c.weightDecay),
-                   static_cast<float>(c.beta2),
-                   static_cast<float>(1.0 - c.beta1),
-                   static_cast<float>(1.0 - c.beta2),
-                   static_cast<float>(c.learningRate / rest1),
-                   static_cast<float>(std::sqrt(rest2)),
-                   static_cast<float>(c.epsilon),
-                   c.scale,
-                   c.gradient,
-                   c.average,
-                   c.averageSquare,
-                   c.parameter};
-  forEachVector<4>(c.count, vectorsFit<4>(c.gradient, c.average, c.averageSquare, c.parameter), work);
+void adamw(const AdamWStep& step, const std::vector<AdamWTensor>& tensors) {
+  std::vector<AdamWPart> parts;
+  parts.reserve(tensors.size());
+  for (const AdamWTensor& t : tensors)
+    parts.push_back({t.parameter, t.average, t.averageSquare, t.gradient, t.count, AdamWFactors(step, t)});
+  const TensorList<AdamWPart> list(parts, [](const AdamWPart& p) {
+    return vectorsFit<4>(p.gradient, p.average, p.averageSquare, p.parameter);
+  });
+  forEachTensor(
+      list, AdamWWork{static_cast<float>(step.beta2), static_cast<float>(1.0 - step.beta1),
+                      static_cast<float>(1.0 - step.beta2), static_cast<float>(step.epsilon), step.scale});
 }
 
-template <int N>
-__global__ void squareSumKernel(const float* x, int64_t count, double* parts) {
+struct SquareWork {
   double sum = 0.0;
-#pragma unroll 4
-  for (int64_t i = globalThread() * N; i < count / N * N; i += globalThreads() * N) {
+  template <int N>
+  DUET_DEVICE void run(const Numbers& numbers, int64_t i) {
     float v[N];
-    loadConstant(x, i, v);
+    loadConstant(numbers.data, i, v);
+#pragma unroll
     for (int j = 0; j < N; ++j) sum += static_cast<double>(v[j]) * v[j];
   }
-  const int64_t rest = count / N * N + globalThread();
-  if (N > 1 && rest < count) sum += static_cast<double>(x[rest]) * x[rest];
-  putPart(parts, sum);
+};
+
+__global__ void __launch_bounds__(kThreads)
+    squareSumKernel(const Tiled<Numbers>* list, int count, int64_t tiles, double* parts) {
+  SquareWork work;
+  eachTile(list, count, tiles, work);
+  putPart(parts, work.sum);
 }
 
-double squareSum(const float* x, int64_t count) {
-  const bool fit = vectorsFit<4>(x);
-  const unsigned blocks = blocksFor(count, 16 * kThreads, kTotalBlocks);
-  const Scratch<double> parts(blocks);
-  launch(fit ? squareSumKernel<4> : squareSumKernel<1>, blocks, kThreads, 0, x, count, parts.data());
-  return totalOf(parts, blocks);
+double squareSum(const std::vector<Numbers>& numbers) {
+  const TensorList<Numbers> tensors(numbers, [](const Numbers& n) { return vectorsFit<4>(n.data); });
+  if (tensors.tiles() == 0) return 0.0;
+  const auto count = static_cast<int>(tensors.list().size());
+  const Upload<Tiled<Numbers>> list(tensors.list().data(), count);
+  const Scratch<double> parts(tensors.blocks());
+  launch(squareSumKernel, tensors.blocks(), kThreads, 0, list.data(), count, tensors.tiles(), parts.data());
+  return totalOf(parts, tensors.blocks());
+}
+
+struct MovingAverageWork {
+  float decay, share;
+  template <int N>
+  DUET_DEVICE void run(const MovingAverage& tensor, int64_t i) const {
+    float a[N], v[N];
+    loadVector(tensor.average, i, a);
+    loadConstant(tensor.value, i, v);
+#pragma unroll
+    for (int j = 0; j < N; ++j) a[j] = decay * a[j] + share * v[j];
+    storeVector(tensor.average, i, a);
+  }
+};
+
+void movingAverage(const std::vector<MovingAverage>& tensors, float decay) {
+  const TensorList<MovingAverage> list(
+      tensors, [](const MovingAverage& t) { return vectorsFit<4>(t.average, t.value); });
+  forEachTensor(list, MovingAverageWork{decay, 1.0f - decay});
 }
 
 }  // namespace
 
-OptimizerKernels optimizerKernels() { return {adamw, squareSum}; }
+OptimizerKernels optimizerKernels() { return {adamw, squareSum, movingAverage}; }
 
 }  // namespace duet::gpu

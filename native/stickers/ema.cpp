@@ -21,10 +21,12 @@ void Ema::update() {
           "exchange them back with swapEma");
   const auto t = static_cast<double>(++updates);
   const auto decay = static_cast<float>(std::min(decay_, (1.0 + t) / (10.0 + t)));
+  std::vector<MovingAverage> tensors;
   for (Parameter* p : parameters_) {
-    Tensor& average = averages_.at(p);
-    backend().noise.movingAverage(average.f32(), p->f32(), average.elements(), decay);
+    const Tensor& average = averages_.at(p);
+    tensors.push_back({average.f32(), p->f32(), average.elements()});
   }
+  backend().optimizer.movingAverage(tensors, decay);
 }
 
 void Ema::swap() {

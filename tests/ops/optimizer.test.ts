@@ -77,6 +77,38 @@ describe('adamw', () => {
   });
 });
 
+// Pieces of odd sizes begin anywhere, are empty where there are more of them than elements, and are of one call.
+describe('many tensors at once are treated as each alone', () => {
+  test.each([
+    [5, 9],
+    [9_001, 2],
+    [20_003, 37],
+    [20_003, 3000],
+  ])('%i elements in %i pieces', async (count, pieces) => {
+    const inputs = {
+      parameter: f32([count], normals(count, 1)),
+      gradient: f32([count], normals(count, 2)),
+      average: f32([count], normals(count, 3)),
+      averageSquare: f32([count], normals(count, 4).map(Math.abs)),
+    };
+    const whole = await native.runOp('adamw', inputs, { step: 3 });
+    expect(await native.runOp('adamw', inputs, { step: 3, pieces })).toEqual(whole);
+
+    const averages = { average: inputs.average, value: inputs.parameter };
+    const average = await native.runOp('movingAverage', averages, {});
+    expect(await native.runOp('movingAverage', averages, { pieces })).toEqual(average);
+
+    const x = inputs.gradient;
+    const [norm, ofPieces, again] = [
+      await native.runOp('gradient_norm', { x }, {}),
+      await native.runOp('gradient_norm', { x }, { pieces }),
+      await native.runOp('gradient_norm', { x }, { pieces }),
+    ];
+    expectEachClose(floats(ofPieces.out), floats(norm.out), EXACT_ARITHMETIC, 'norm', 0);
+    expect(again).toEqual(ofPieces);
+  });
+});
+
 describe('gradient_norm', () => {
   test.each([
     [1, 1],
