@@ -48,6 +48,10 @@ export class SuperLinkCaller {
     this.#backoff = options.backoff;
   }
 
+  get retries(): number {
+    return this.#counters.retries;
+  }
+
   /**
    * @throws FleetError for an answer that is none and will not be one; DuetError CANCELLED when there is no time left, and what openFleet throws
    *   before the node has joined

@@ -14,6 +14,8 @@ import { wireMessage } from './wire.js';
 /** A node as it asks its SuperLink: signed, counted, tried again. */
 export interface Caller {
   readonly nodeId: bigint;
+  /** How often something was tried again so far. */
+  readonly retries: number;
   call<M extends FleetMethod>(method: M, request: FleetRequest<M>): Promise<FleetResponse<M>>;
   /** @throws DuetError CANCELLED when there is no time left */
   wait(seconds: number): Promise<void>;
@@ -81,7 +83,7 @@ export class Rejected extends Error {}
 
 /**
  * Pushes an answer. Every round the SuperLink says what it misses, so one that broke off goes on where it was.
- * @param resumed whether it may have been pushed before; older SuperLinks then refuse the message and take its objects
+ * @param options.resumed whether it may have been pushed before; older SuperLinks then refuse the message and take its objects
  * @throws Rejected
  */
 export async function pushReply(
@@ -93,6 +95,7 @@ export async function pushReply(
   const { runId, messageId } = message.metadata;
   const sent: Message = wireMessage(message);
   for (let round = 1; ; round++) {
+    const before = caller.retries;
     const answer = await caller.call('pushMessages', {
       node,
       messagesList: [sent],
@@ -100,7 +103,8 @@ export async function pushReply(
       clientappRuntimeList: [seconds],
     });
     const refused = answer.results.some(({ key }) => key === 'None');
-    if (refused && round === 1 && !resumed)
+    const first = round === 1 && !resumed && caller.retries === before;
+    if (refused && first)
       throw new Rejected(
         'the SuperLink rejected the answer: its request is void, or belongs to another node',
       );

@@ -367,6 +367,9 @@ const idOf = (membership: Membership): bigint => membership.nodeId ?? 0n;
 function callerFor({ membership, caller }: Session, until: AbortSignal): Caller {
   return {
     nodeId: idOf(membership),
+    get retries() {
+      return caller.retries;
+    },
     call: (method, request) => caller.ask(method, request, { until }),
     wait: (seconds) => sleep(seconds, until),
   };
