@@ -28,19 +28,19 @@ export class Authority {
     return readFileSync(this.certFile, 'utf8');
   }
 
-  /** A certificate for this common name, valid for localhost and 127.0.0.1, as server and as client. */
-  issue(commonName: string): Certificate {
+  /** A certificate for this common name, valid for localhost and 127.0.0.1, as server and as client. @param days -1: expired */
+  issue(
+    commonName: string,
+    { days = 30, altNames = 'DNS:localhost,IP:127.0.0.1' }: { days?: number; altNames?: string } = {},
+  ): Certificate {
     const stem = join(this.folder, commonName);
     const [certFile, keyFile, request, extensions] = ['.pem', '.key', '.csr', '.ext'].map(
       (ending) => stem + ending,
     ) as [string, string, string, string];
-    writeFileSync(
-      extensions,
-      'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n',
-    );
+    writeFileSync(extensions, `subjectAltName=${altNames}\nextendedKeyUsage=serverAuth,clientAuth\n`);
     openssl(['ecparam', '-genkey', '-name', 'prime256v1', '-noout', '-out', keyFile]);
     openssl(['req', '-new', '-key', keyFile, '-out', request, '-subj', `/CN=${commonName}`]);
-    const signed = ['-CA', this.certFile, '-CAkey', this.#keyFile, '-CAcreateserial', '-days', '30'];
+    const signed = ['-CA', this.certFile, '-CAkey', this.#keyFile, '-CAcreateserial', '-days', `${days}`];
     openssl(['x509', '-req', '-in', request, '-out', certFile, '-extfile', extensions, ...signed]);
     return {
       certFile,

@@ -31,6 +31,8 @@ const TRANSFERS = 32;
 /** A body of which nothing arrives for so long has broken off. */
 const STALLED_MS = 30_000;
 
+const ACCEPTED: Answer = { status: 200, body: { accepted: true } };
+
 /** What clients are asked for now. */
 export interface Work {
   kind: 'train' | 'evaluate';
@@ -73,7 +75,8 @@ export class Desk {
   /** Updates are checked one at a time: one is in memory. */
   readonly #checks = new Slots(1);
   readonly #uploads = new Map<string, { stop: () => void; ended: Promise<unknown> }>();
-  readonly #last = new Map<string, { round: number; seconds: number }>();
+  /** Each client's last answer that counts. */
+  readonly #last = new Map<string, { id: string; digest: string; round: number; seconds: number }>();
   #work: Work | undefined;
   /** Before its first task a server that came back does not know what is late. */
   #begun = false;
@@ -113,12 +116,18 @@ export class Desk {
     return this.#options.nodes.all().map((node) => {
       const { name, bytes, failures } = node;
       const work = this.#taskOf(name) && this.#work;
-      const last = this.#last.get(name) ?? { round: 0, seconds: 0 };
+      const { round, seconds } = this.#last.get(name) ?? { round: 0, seconds: 0 };
       const now = work && {
         round: work.open.number,
         seconds: (Date.now() - (work.open.closed ?? work.open).startedMs) / 1000,
       };
-      return { name, state: this.#stateOf(node), ...(now ?? last), bytes: { ...bytes }, failures };
+      return {
+        name,
+        state: this.#stateOf(node),
+        ...(now ?? { round, seconds }),
+        bytes: { ...bytes },
+        failures,
+      };
     });
   }
 
@@ -155,6 +164,8 @@ export class Desk {
   #client(request: Request): NodeRecord {
     const { session } = request;
     const node = session === undefined ? undefined : this.#options.nodes.bySession(session);
+    const other = session === undefined ? undefined : this.#options.nodes.replaced(session);
+    if (other !== undefined) throw new Refusal('REPLACED', `another process has joined as ${other}`);
     if (!node || node.left) throw new Refusal('UNKNOWN', 'this session is not known; join first');
     if (request.identity !== undefined && request.identity !== node.name)
       throw new Refusal('FORBIDDEN', `this session is not one of ${request.identity}`);
@@ -304,19 +315,19 @@ export class Desk {
     const { number: round, attempt } = open;
     const { samples } = update;
     await log({ event: 'update', round, attempt, client: name, samples, bytes: length, sha256: digest });
-    this.#answer(name, round, update.seconds);
-    return { status: 200, body: { accepted: true } };
+    this.#answer(name, id, digest, round, update.seconds);
+    return ACCEPTED;
   }
 
   async #evaluation({ name }: NodeRecord, request: Request): Promise<Answer> {
     const result = await request.message(evaluationSchema);
     const id = request.path.slice(PATHS.evaluation.length);
-    if (this.#isEvaluated(name, id)) return { status: 200 };
+    if (this.#last.get(name)?.id === id) return ACCEPTED;
     const { open } = await this.#due(name, id, 'evaluate');
     await open.evaluate(name, result);
     await this.#options.log({ event: 'evaluation', round: open.number, client: name, ...result });
-    this.#answer(name, open.number, (Date.now() - (open.closed?.startedMs ?? 0)) / 1000);
-    return { status: 200 };
+    this.#answer(name, id, '', open.number, (Date.now() - (open.closed?.startedMs ?? 0)) / 1000);
+    return ACCEPTED;
   }
 
   async #failure({ name }: NodeRecord, request: Request): Promise<Answer> {
@@ -329,7 +340,8 @@ export class Desk {
   #reported(name: string, id: string | undefined, failure: ReportedFailure): Promise<void> {
     return this.#checks.run(async () => {
       const work = this.#work;
-      if (work && this.#taskOf(name)?.id === id) await this.#failed(work.open, name, work.kind, failure);
+      if (work && id !== undefined && this.#taskOf(name)?.id === id)
+        await this.#failed(work.open, name, work.kind, failure);
     });
   }
 
@@ -344,8 +356,8 @@ export class Desk {
     this.answers.announce();
   }
 
-  #answer(name: string, round: number, seconds: number): void {
-    this.#last.set(name, { round, seconds });
+  #answer(name: string, id: string, digest: string, round: number, seconds: number): void {
+    this.#last.set(name, { id, digest, round, seconds });
     this.answers.announce();
   }
 
@@ -371,17 +383,14 @@ export class Desk {
 
   /** The answer to an update that was sent before. */
   #answered(name: string, id: string, digest: string): Answer | undefined {
+    const last = this.#last.get(name);
+    if (last?.id === id && last.digest === digest) return ACCEPTED;
     const work = this.#work;
     if (work?.kind !== 'train' || this.#idOf(work) !== id) return undefined;
-    if (work.open.updates.get(name)?.sha256 === digest) return { status: 200, body: { accepted: true } };
+    if (work.open.updates.get(name)?.sha256 === digest) return ACCEPTED;
     const failure = work.open.failures.get(name);
     if (failure?.code === 'REFUSED') throw new Refusal('REFUSED', failure.message);
     return undefined;
-  }
-
-  #isEvaluated(name: string, id: string): boolean {
-    const work = this.#work;
-    return work?.kind === 'evaluate' && this.#idOf(work) === id && work.open.evaluations.has(name);
   }
 
   #count(name: string, way: 'up' | 'down', bytes: number): void {

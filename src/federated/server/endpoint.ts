@@ -9,6 +9,7 @@ import { type Access, type Identify, identification } from './credentials.js';
 import { MAX_MESSAGE, REFUSAL_STATUS, Refusal, SESSION_HEADER } from './protocol.js';
 
 const IDLE_MS = 120_000;
+const DRAIN_MS = 5000;
 const MAX_STREAMS = 32;
 const MAX_HEADERS = 16 * 1024;
 
@@ -167,8 +168,9 @@ function send(stream: http2.ServerHttp2Stream, { status, headers, body }: Answer
   const bytes =
     body === undefined ? undefined : body instanceof Uint8Array ? body : Buffer.from(JSON.stringify(body));
   stream.respond({ ':status': status, ...(bytes && { 'content-length': bytes.length }), ...headers });
-  // What a refused client still sends is not read.
-  stream.end(bytes, () => {
-    if (!stream.readableEnded) stream.close(http2.constants.NGHTTP2_NO_ERROR);
-  });
+  stream.end(bytes);
+  // What a refused client still sends counts for nothing, and not for long.
+  stream.resume();
+  const late = setTimeout(() => stream.close(), DRAIN_MS);
+  stream.once('close', () => clearTimeout(late));
 }

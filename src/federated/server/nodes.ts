@@ -25,6 +25,8 @@ export type NodeRecord = z.output<typeof recordSchema>;
 interface Joined extends NodeRecord {
   /** Of the monotonic clock. */
   seenMs: number;
+  /** The session this one took the place of. */
+  replaced?: string | undefined;
 }
 
 export class Nodes {
@@ -59,11 +61,13 @@ export class Nodes {
 
   /** A client that joins, or joins again and gets back its place; an older process of the same name loses it. */
   join({ name, index, task }: Join, codec: string): NodeRecord {
-    const { bytes, failures } = this.#byName.get(name) ?? { bytes: { up: 0, down: 0 }, failures: 0 };
+    const before = this.#byName.get(name);
+    const { bytes, failures } = before ?? { bytes: { up: 0, down: 0 }, failures: 0 };
     const session = randomBytes(16).toString('hex');
     const node: Joined = {
       ...{ name, task, codec, session, left: false, bytes, failures },
       seenMs: performance.now(),
+      replaced: before?.session,
     };
     if (index !== undefined) node.index = index;
     this.#byName.set(name, node);
@@ -76,6 +80,12 @@ export class Nodes {
 
   bySession(session: string): NodeRecord | undefined {
     for (const node of this.#byName.values()) if (node.session === session) return node;
+    return undefined;
+  }
+
+  /** The name of a session whose place another one has taken. */
+  replaced(session: string): string | undefined {
+    for (const node of this.#byName.values()) if (node.replaced === session) return node.name;
     return undefined;
   }
 

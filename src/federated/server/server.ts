@@ -31,7 +31,7 @@ const checkpointSchema = z.object({
 });
 /** Refusals of strangers that go into the audit log: one a second. */
 const REFUSAL_MS = 1000;
-const FAREWELL_SECONDS = 30;
+const FAREWELL_MS = 30_000;
 
 interface State {
   round: number;
@@ -113,7 +113,9 @@ export class DuetServer {
       while (state.round < settings.rounds) yield await this.#round(running, state);
       await native.writeSafetensors(join(folder.path, 'shared.safetensors'), state.shared.tensors, {});
       running.desk.leave('done');
-      await running.desk.answers.until(() => running.desk.toldAll, FAREWELL_SECONDS * 1000, stop);
+      const end = performance.now() + FAREWELL_MS;
+      while (!running.desk.toldAll && performance.now() < end && !stop.aborted)
+        await running.desk.answers.wait(200, stop);
       await this.#log(running.audit, { event: 'done', round: state.round });
     } catch (error) {
       // What went wrong in a request is why the run was cancelled.
