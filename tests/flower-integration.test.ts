@@ -83,7 +83,14 @@ for (const [index, version] of FLOWER_VERSIONS.entries()) {
       const keys = [...sites.names, 'stranger'].map((name) => makeKey(join(folder, `${name}.key`)));
       for (const key of keys.slice(0, -1)) await link.register(`${key}.pub`);
       const client = (site: number, key: string, ca: string, run: string) =>
-        startClient(sites, site, link.fleet, ['--ca', ca, '--key', key, '--run', join(folder, run)]);
+        startClient(sites, site, link.fleet, [
+          '--root-certificates',
+          ca,
+          '--key',
+          key,
+          '--run',
+          join(folder, run),
+        ]);
       const stranger = client(0, keys.at(-1) as string, authority.certFile, 'stranger');
       const clients = sites.names.map((name, site) =>
         client(site, keys[site] as string, authority.certFile, name),

@@ -10,6 +10,7 @@ import { EXIT_STOPPED } from '../run/stop.js';
 import { packageVersion } from '../run/versions.js';
 import { clientCommand } from './client.js';
 import { dataCommand } from './data.js';
+import { exportFlowerAppCommand } from './export-flower-app.js';
 import { federateCommand } from './federate.js';
 import { goldenCommand } from './golden.js';
 import { infoCommand, inspectCommand } from './info.js';
@@ -31,6 +32,7 @@ export function program(): Command {
     pretrainCommand(),
     federateCommand(),
     clientCommand(),
+    exportFlowerAppCommand(),
     stickersCommand(),
     goldenCommand(),
     infoCommand(),

@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'vitest';
 import { loadFederation } from '../../src/cli/federation-data.js';
+import type { AnswerVocabulary } from '../../src/data/answers.js';
+import type { FederatedClient } from '../../src/federated/client.js';
 import { Federation } from '../../src/federated/federation.js';
 import { exportFlowerApp } from '../../src/federated/flower/export-app.js';
 import { FedDat } from '../../src/federated/strategies/feddat.js';
@@ -49,10 +51,20 @@ export function startClient(
 ): Process {
   const name = sites.names[index] as string;
   const { batchSize, learningRate, seed } = settings;
-  const site = ['--data', sites.data, '--model', sites.model, '--client', name, '--index', `${index}`];
+  const site = ['--model', sites.model, '--client', name, '--index', `${index}`];
   const training = ['--batch-size', `${batchSize}`, '--lr', `${learningRate}`, '--seed', `${seed}`];
   const rest = ['--adapter-reduction', `${adapters.reduction}`, '--threads', '1'];
-  const args = [program, 'client', '--superlink', superlink, ...site, ...training, ...rest, ...more];
+  const args = [
+    program,
+    'client',
+    sites.data,
+    '--superlink',
+    superlink,
+    ...site,
+    ...training,
+    ...rest,
+    ...more,
+  ];
   return new Process(process.execPath, args, { name: `client-${name}` });
 }
 
@@ -91,13 +103,14 @@ export function inOneProcess(sites: Sites, rounds: number, python: boolean): Pro
 }
 
 async function federate(sites: Sites, rounds: number, python: boolean): Promise<Tensors> {
-  using model = await openModel(sites);
   const flags = { view: 'style', trainSplit: 'train', evalSplit: 'val', topAnswers: 3129 };
-  const { clients } = await loadFederation(sites.data, sites.model, { ...flags, clients: [...sites.names] });
+  const { clients: found, answers } = await loadFederation(sites.data, sites.model, flags);
+  const clients = sites.names.map((name) => found.find((client) => client.name === name) as FederatedClient);
+  using model = await openModel(sites, answers);
   const strategy = python ? new WithPythonNode() : new FedDat();
   const federation = new Federation({ model, strategy, clients, rounds, ...settings });
   for await (const round of federation.run()) expect(round.failures).toEqual([]);
-  const { shared } = await federation.tensors(federation.clients[0] as (typeof clients)[number]);
+  const { shared } = await federation.tensors(federation.clients[0] as FederatedClient);
   return Object.fromEntries(Object.entries(shared).map(([name, value]) => [publishedName(name), value]));
 }
 
@@ -127,6 +140,11 @@ export function distance(a: Tensors, b: Tensors): number {
   return largest;
 }
 
-function openModel(sites: Sites): Promise<Vilt> {
-  return Vilt.fromPretrained(sites.model, { adapters, seed: settings.seed, threads: 1 });
+function openModel(sites: Sites, answers?: AnswerVocabulary): Promise<Vilt> {
+  return Vilt.fromPretrained(sites.model, {
+    ...(answers && { answers }),
+    adapters,
+    seed: settings.seed,
+    threads: 1,
+  });
 }

@@ -63,7 +63,7 @@ export async function exportFlowerApp(folder: string, options: FlowerAppOptions)
     await makeFolder(dirname(path), `make the folder ${dirname(path)}`);
     await writeAtomic(path, await readFile(join(template, name)));
   }
-  const order = names.map(publishedName);
+  const order = Object.keys(values).map(publishedName);
   await native.writeSafetensors(
     file,
     Object.fromEntries(

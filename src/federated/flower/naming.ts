@@ -32,12 +32,15 @@ export interface FlowerNames {
   samples: string;
   /** Setting of a request with the number of the round. Default `server-round`. */
   round: string;
+  /** Setting of a request with the rounds of earlier runs that this one goes on from. Default `rounds-done`. */
+  done: string;
 }
 
 export const FLOWER_NAMES: FlowerNames = {
   metrics: 'metrics',
   samples: 'num-examples',
   round: 'server-round',
+  done: 'rounds-done',
 };
 
 /** Numbers of an answer. */
@@ -92,8 +95,9 @@ export function readRequest(
       `Expected a message of type train, evaluate or query but received ${shown(kind)}`,
     );
   }
-  const round =
-    roundOf(content, names.round) ?? roundOf(content, 'server_round') ?? wholeNumber(metadata.groupId);
+  const ofRun =
+    numberOf(content, names.round) ?? numberOf(content, 'server_round') ?? wholeNumber(metadata.groupId);
+  const round = ofRun === undefined ? undefined : ofRun + (numberOf(content, names.done) ?? 0);
   const { request, answer } = LEGACY[kind];
   const parameters = content.get(`${request}.parameters`);
   if (parameters?.kind === 'arrays') {
@@ -228,8 +232,8 @@ function writeArrays(values: Tensors, shapes: SharedShapes, keys: readonly strin
   return { kind: 'arrays', values: new Map(arrays) };
 }
 
-/** The number of the round in any record of settings. */
-function roundOf(content: RecordDict, name: string): number | undefined {
+/** A number in any record of settings. */
+function numberOf(content: RecordDict, name: string): number | undefined {
   for (const record of content.values()) {
     const value = record.kind === 'config' ? record.values.get(name) : undefined;
     if (typeof value === 'bigint' || typeof value === 'number') return wholeNumber(String(value));
