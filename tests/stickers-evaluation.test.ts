@@ -155,6 +155,20 @@ describe('Frechet distance', () => {
     expect(frechetDistance(a, b)).toBeCloseTo(frechetDistance(b, a), 9);
   });
 
+  test.each(['mean', 'covariance'] as const)('names the statistics with a NaN in their %s', (part) => {
+    const good = featureStatistics([
+      [1, 2],
+      [2, 5],
+    ]);
+    const bad = { ...good, [part]: good[part].map((value, i) => (i === 1 ? Number.NaN : value)) };
+    const names = (which: string) => ({
+      code: 'NOT_FINITE',
+      message: `Expected finite numbers in the ${part} of the ${which} statistics but received NaN at 1`,
+    });
+    expect(() => frechetDistance(bad, good)).toThrow(expect.objectContaining(names('first')));
+    expect(() => frechetDistance(good, bad)).toThrow(expect.objectContaining(names('second')));
+  });
+
   test('a general case: (C1 C2)^(1/2) of two by two has a formula', () => {
     const a = featureStatistics([
       [1, 2],

@@ -54,15 +54,20 @@ export function featureStatistics(features: readonly ArrayLike<number>[]): Featu
  *   d = |m1 - m2|^2 + tr(C1) + tr(C2) - 2 tr((C1 C2)^(1/2)).
  *
  * The last term is the sum of the square roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric.
- * @throws DuetError INVALID_ARGUMENT for statistics of different features
+ * @throws DuetError INVALID_ARGUMENT for statistics of different features, NOT_FINITE naming the one with NaN
  */
 export function frechetDistance(a: FeatureStatistics, b: FeatureStatistics): number {
-  for (const { mean, covariance } of [
-    requireObject(a, 'the first statistics'),
-    requireObject(b, 'the second statistics'),
-  ]) {
-    requireInstance(mean, Float64Array, 'mean');
-    requireInstance(covariance, Float64Array, 'covariance');
+  for (const [which, statistics] of Object.entries({ first: a, second: b })) {
+    const { mean, covariance } = requireObject(statistics, `the ${which} statistics`);
+    for (const [part, values] of Object.entries({ mean, covariance })) {
+      const name = `${part} of the ${which} statistics`;
+      const bad = requireInstance(values, Float64Array, name).findIndex((value) => !Number.isFinite(value));
+      if (bad >= 0)
+        throw new DuetError(
+          'NOT_FINITE',
+          `Expected finite numbers in the ${name} but received ${values[bad]} at ${bad}`,
+        );
+    }
   }
   const size = a.mean.length;
   if (b.mean.length !== size) {

@@ -57,8 +57,10 @@ export class OnnxFeatures implements FeatureExtractor {
   readonly #runtime: Runtime;
   readonly #session: Session;
   readonly #options: OnnxFeaturesOptions;
+  readonly #path: string;
 
-  private constructor(runtime: Runtime, session: Session, options: OnnxFeaturesOptions) {
+  private constructor(path: string, runtime: Runtime, session: Session, options: OnnxFeaturesOptions) {
+    this.#path = path;
     this.#runtime = runtime;
     this.#session = session;
     this.#options = options;
@@ -77,7 +79,7 @@ export class OnnxFeatures implements FeatureExtractor {
     if (size !== undefined) requireInteger(size, 'size', 1);
     const runtime = await loadRuntime();
     try {
-      return new OnnxFeatures(runtime, await runtime.InferenceSession.create(path), options);
+      return new OnnxFeatures(path, runtime, await runtime.InferenceSession.create(path), options);
     } catch (error) {
       throw new DuetError('CORRUPT', `Cannot load the ONNX model ${path}: ${messageOf(error)}`, {
         cause: error,
@@ -93,6 +95,7 @@ export class OnnxFeatures implements FeatureExtractor {
   /**
    * One clip at a time, resized to what the model takes; of RGB on white and alpha a model of three channels gets RGB. The
    * model takes [1, ...] float32 in [-1, 1] and gives one row.
+   * @throws DuetError INVALID_ARGUMENT for clips it does not take, NOT_FINITE where a clip or what the model makes of it is not finite
    */
   async extract(clips: readonly Float32Array[], shape: ClipShape): Promise<Float32Array[]> {
     const { layout = 'BCFHW', output = this.#session.outputNames[0] } = this.#options;
@@ -103,7 +106,7 @@ export class OnnxFeatures implements FeatureExtractor {
     const taken = this.#shapeFor(shape);
     const { height, width } = shape;
     const features: Float32Array[] = [];
-    for (const clip of clips) {
+    for (const [index, clip] of clips.entries()) {
       const kept = clip.subarray(0, taken.channels * shape.frames * height * width);
       const resized =
         taken.height === height && taken.width === width
@@ -121,6 +124,12 @@ export class OnnxFeatures implements FeatureExtractor {
       const found = results[output]?.data;
       if (!(found instanceof Float32Array)) {
         throw new DuetError('UNSUPPORTED', `Expected float32 in the output ${output} of the ONNX model`);
+      }
+      if (!found.every(Number.isFinite)) {
+        const culprit = kept.every(Number.isFinite)
+          ? `in the output ${output} of the ONNX model ${this.#path}; look at the model`
+          : `in clip ${index}, before any model saw it`;
+        throw new DuetError('NOT_FINITE', `Expected finite numbers but found NaN or infinity ${culprit}`);
       }
       features.push(Float32Array.from(found));
     }
