@@ -16,6 +16,7 @@ import { goldenCommand } from './golden.js';
 import { infoCommand, inspectCommand } from './info.js';
 import { pretrainCommand } from './pretrain.js';
 import { quickstartCommand } from './quickstart.js';
+import { serverCommand } from './server.js';
 import { stickersCommand } from './stickers.js';
 
 export function program(): Command {
@@ -32,6 +33,7 @@ export function program(): Command {
     pretrainCommand(),
     federateCommand(),
     clientCommand(),
+    serverCommand(),
     exportFlowerAppCommand(),
     stickersCommand(),
     goldenCommand(),
