@@ -3,6 +3,7 @@
 import { Command } from 'commander';
 import { addDfgnSample, addDfgnStep } from './dfgn-step.js';
 import { addFeddatStep } from './feddat-step.js';
+import { addFlowerLoad } from './flower-load.js';
 import { addProductRate } from './product-rate.js';
 
 const program = new Command('npm run bench --')
@@ -15,6 +16,7 @@ addFeddatStep(program);
 addDfgnStep(program);
 addDfgnSample(program);
 addProductRate(program);
+addFlowerLoad(program);
 
 try {
   await program.parseAsync();
