@@ -69,6 +69,21 @@ describe('wrong usage ends with 2', () => {
       ['--server', 'https://b', '--key', 'k', '--certificate', 'c', '--token-file', 't'],
       /'--certificate <file>' cannot be used with option '--token-file/,
     ],
+    [
+      'compression at a SuperLink',
+      ['--superlink', 'a:1', '--compression', 'int8'],
+      /'--compression .* '--superlink/,
+    ],
+    [
+      'noise alone',
+      ['--superlink', 'a:1', '--noise', '1'],
+      /Expected the --clip that --noise is a multiple of/,
+    ],
+    [
+      'a limit without noise',
+      ['--superlink', 'a:1', '--clip', '1', '--epsilon', '1'],
+      /Expected the --noise that spends --epsilon/,
+    ],
     ['a strategy', ['--superlink', 'a:1', '--strategy', 'local'], /Allowed choices are feddat, fedavg/],
     [
       'an index',
@@ -113,6 +128,7 @@ describe('with data and a model', () => {
         client('b', ...nowhere, '--key', join(folder, 'no.pem')),
         /Cannot read the key .*no.pem: no such file/,
       ],
+      [client('d', '--server', 'http://192.0.2.1:1'), /http/],
       [client('c', ...nowhere, '--metrics', 'f1'), /Expected metrics among train_loss, .* but received f1/],
     ];
     for (const [args, message] of bad) {

@@ -9,6 +9,7 @@ import { pathToFileURL } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { FixedBatches } from '../src/federated/batch-source.js';
 import type { ClientEvaluation } from '../src/federated/evaluation.js';
+import { Protection } from '../src/federated/privacy/protection.js';
 import type { SiteOptions, SiteUpdate } from '../src/federated/site.js';
 import { Centralised } from '../src/federated/strategies/centralised.js';
 import { FedAvg } from '../src/federated/strategies/fedavg.js';
@@ -187,6 +188,30 @@ describe('a task', () => {
     for (const name of Object.keys(b.tensors).filter((one) => one.startsWith('personal/')))
       expect(a.tensors[name]).toEqual(b.tensors[name]);
     await Promise.all([site.close(), plain.close()]);
+  });
+
+  test('with clipping and noise: reported, counted, and not resumed with others', async () => {
+    const folder = await temporaryFolder();
+    const protection = (ledger: string, clip = 1e-3) =>
+      new Protection({ clip, noise: 2, seed: 1, epsilon: 7, ledger: join(folder, ledger) });
+    const site = await tinySite({ protection: protection('privacy.json') });
+    const shared = valuesOf(site);
+    await site.train({ id: 'one', round: 1, shared });
+    const [line] = await metricsOf(site.settings.runDir);
+    expect(line).toMatchObject({
+      protection: { norm: expect.any(Number), clipped: true, spent: { epsilon: expect.closeTo(5.2, 0) } },
+    });
+    const update = site.train({ id: 'two', round: 2, shared });
+    await expect(update).rejects.toMatchObject({ code: 'BUDGET_SPENT' });
+    expect(site.round).toBe(1);
+    await site.close();
+    const open = (made?: Protection) =>
+      tinySite({ runDir: site.settings.runDir, resume: true, ...(made && { protection: made }) });
+    await expect(open(protection('privacy.json', 2e-3))).rejects.toThrow(
+      /protection.clip was 0.001 and is 0.002/,
+    );
+    await expect(open()).rejects.toThrow(/protection was .* and is nothing/);
+    await (await open(protection('elsewhere.json'))).close();
   });
 
   test('of evaluation has no answer without evaluation data', async () => {

@@ -1,16 +1,22 @@
 /** duet client: one site of a federation across machines, at a Flower SuperLink or at a duet server. */
 
-import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
-import { DuetError, ioError, throwIfAborted } from '../errors.js';
+import { throwIfAborted } from '../errors.js';
 import type { FederatedClient } from '../federated/client.js';
-import { FlowerClient } from '../federated/flower/client.js';
-import type { NodeState } from '../federated/flower/node-events.js';
+import { Protection } from '../federated/privacy/protection.js';
 import { Site } from '../federated/site.js';
 import type { StrategyName } from '../federated/strategies/by-name.js';
-import { dataLines, duration, progressLine, siteLine } from '../report/words.js';
+import { dataLines, progressLine, siteLine } from '../report/words.js';
 import { ProgressLine } from '../run/progress.js';
 import { checkRunFolder } from '../run/run-folder.js';
+import {
+  type ConnectionFlags,
+  checkConnection,
+  connection,
+  connectionOptions,
+  refuse,
+} from './client-connection.js';
 import {
   dataOptions,
   type ModelFlags,
@@ -25,22 +31,23 @@ import {
   trainingOptions,
 } from './federated-options.js';
 import { type DataFlags, loadFederation } from './federation-data.js';
-import { integer, list } from './options.js';
+import { integer, positive } from './options.js';
 import { resumeCommand, untilStopped } from './stopping.js';
 
-interface ConnectionFlags {
-  superlink?: string;
-  server?: string;
-  insecure: boolean;
-  rootCertificates?: string;
-  key?: string;
-  certificate?: string;
-  tokenFile?: string;
-  transport: 'auto' | 'grpc' | 'http';
-  metrics?: string[];
+interface ProtectionFlags {
+  clip?: number;
+  noise?: number;
+  delta: number;
+  epsilon?: number;
 }
 
-interface ClientFlags extends ConnectionFlags, DataFlags, TrainingFlags, StrategyFlags, ModelFlags {
+interface ClientFlags
+  extends ConnectionFlags,
+    ProtectionFlags,
+    DataFlags,
+    TrainingFlags,
+    StrategyFlags,
+    ModelFlags {
   client: string;
   strategy: StrategyName;
   index: number;
@@ -76,62 +83,45 @@ export function clientCommand(): Command {
     .option('--index <number>', "this site's number from 0, which names its draws", integer(0), 0)
     .option('--rounds <count>', 'rounds of the federation, for the progress', integer(1));
   dataOptions(command, { clients: false });
+  protectionOptions(command);
   strategyOptions(command, { server: false });
   return machineOptions(command).action(function (this: Command, data: string, flags: ClientFlags) {
     checkConnection(this, flags);
+    checkProtection(this, flags);
     return runClient(data, flags);
   });
 }
 
-function connectionOptions(command: Command): void {
+function protectionOptions(command: Command): void {
   command
-    .optionsGroup('Server (one of the first two):')
-    .option('--superlink <host:port>', 'the Fleet API of a Flower SuperLink, or http(s)://host:port')
-    .addOption(new Option('--server <url>', 'a duet server: https://host:port').conflicts('superlink'))
-    .addOption(
-      new Option(
-        '--root-certificates <file>',
-        "authority of the server's certificate, PEM (default: the system's)",
-      ),
+    .optionsGroup('Protection of updates:')
+    .option('--clip <norm>', 'scale updates down to this norm (default: no)', positive)
+    .option(
+      '--noise <multiplier>',
+      'Gaussian noise of so many norms on every value (default: none)',
+      positive,
     )
-    .addOption(new Option('--insecure', 'without TLS').default(false).conflicts('rootCertificates'))
-    .option('--key <file>', "this site's private key: registered at the SuperLink, or of --certificate")
-    .addOption(
-      new Option(
-        '--certificate <file>',
-        "this site's certificate, for a duet server that asks for one",
-      ).conflicts(['superlink', 'insecure', 'tokenFile']),
-    )
-    .addOption(
-      new Option('--token-file <file>', "this site's token, for a duet server that asks for one").conflicts(
-        'superlink',
-      ),
-    )
-    .addOption(
-      new Option('--transport <kind>', 'SuperLink: what it speaks')
-        .choices(['auto', 'grpc', 'http'])
-        .default('auto')
-        .conflicts('server'),
-    )
-    .addOption(
-      new Option(
-        '--metrics <names>',
-        'SuperLink: only these metrics, where other nodes answer fewer (default: all)',
-      )
-        .argParser(list)
-        .conflicts('server'),
-    );
+    .option('--delta <probability>', 'of what is said to be spent', positive, 1e-5)
+    .option('--epsilon <limit>', 'send nothing more once it would be spent (default: no limit)', positive);
 }
 
-/** What commander cannot tell. */
-function checkConnection(command: Command, flags: ConnectionFlags): void {
-  const { superlink, server, key, certificate } = flags;
-  const refuse = (message: string) => command.error(`error: ${message}`, { exitCode: 2 });
-  if (superlink === undefined && server === undefined)
-    refuse('Expected a server: --superlink <host:port> or --server <url>');
-  if (certificate !== undefined && key === undefined) refuse('Expected the --key of --certificate');
-  if (server !== undefined && key !== undefined && certificate === undefined)
-    refuse('Expected the --certificate of --key; a duet server knows sites by certificates or tokens');
+function checkProtection(command: Command, { clip, noise, epsilon }: ProtectionFlags): void {
+  if (noise !== undefined && clip === undefined)
+    refuse(command, 'Expected the --clip that --noise is a multiple of');
+  if (epsilon !== undefined && noise === undefined)
+    refuse(command, 'Expected the --noise that spends --epsilon');
+}
+
+/** What was spent is kept in the run folder. */
+function protectionOf({ clip, noise, delta, epsilon, run }: ClientFlags): Protection | undefined {
+  if (clip === undefined) return undefined;
+  return new Protection({
+    clip,
+    ...(noise !== undefined && { noise }),
+    delta,
+    ...(epsilon !== undefined && { epsilon }),
+    ledger: join(run, 'privacy.json'),
+  });
 }
 
 async function runClient(data: string, flags: ClientFlags): Promise<void> {
@@ -146,6 +136,7 @@ async function runClient(data: string, flags: ClientFlags): Promise<void> {
         ...flags,
         clients: [flags.client],
       });
+      const protection = protectionOf(flags);
       using model = await openModel(flags, answers, flags.seed);
       const site = await Site.open({
         model,
@@ -155,6 +146,7 @@ async function runClient(data: string, flags: ClientFlags): Promise<void> {
         ...trainingOf(flags),
         seed: flags.seed,
         ...(flags.rounds !== undefined && { rounds: flags.rounds }),
+        ...(protection && { protection }),
         runDir: flags.run,
         resume: flags.resume,
         onProgress: (now) => progress.update(progressLine(now, flags.client)),
@@ -166,72 +158,14 @@ async function runClient(data: string, flags: ClientFlags): Promise<void> {
         for (const lost of site.damaged) progress.note(`${flags.client}  not readable, left out: ${lost}`);
         await connect(site, progress, signal);
         throwIfAborted(signal, 'The run');
+        process.stdout.write(`run folder: ${flags.run}\n`);
       } finally {
-        if (site.round > 0) await site.export();
-        await site.close();
+        try {
+          if (site.round > 0) await site.export();
+        } finally {
+          await site.close();
+        }
       }
     },
   );
-}
-
-type Connect = (site: Site, progress: ProgressLine, signal: AbortSignal) => Promise<void>;
-
-/** Reads keys and certificates; what it returns takes part until the run is over or the signal aborted. */
-async function connection(flags: ConnectionFlags): Promise<Connect> {
-  const ca = await pem(flags.rootCertificates, 'the root certificates');
-  const key = await pem(flags.key, 'the key');
-  const { superlink, transport, metrics, insecure } = flags;
-  if (superlink === undefined) {
-    throw new DuetError(
-      'UNSUPPORTED',
-      'A duet server is not in this version; connect to a Flower SuperLink (--superlink)',
-    );
-  }
-  return (site, progress, signal) => {
-    const { name } = site.client;
-    let trouble: string | undefined;
-    return FlowerClient.run({
-      superlink,
-      transport,
-      tls: insecure ? false : { ...(ca !== undefined && { ca }) },
-      ...(key !== undefined && { keys: { privateKey: key } }),
-      ...(metrics && { metrics }),
-      site,
-      signal,
-      events: {
-        onState: (state) => {
-          if (state === 'waiting' && trouble !== undefined) progress.note(`${name}  connected`);
-          if (state === 'waiting') trouble = undefined;
-          progress.update(`${name}  ${STATES[state]}`);
-        },
-        onRetry: ({ reason, seconds }) => {
-          if (reason !== trouble) progress.note(`${name}  ${reason}; trying again`);
-          trouble = reason;
-          progress.update(`${name}  trying again in ${duration(seconds)}`);
-        },
-        onMessage: ({ type, outcome, reason }) => {
-          if (reason !== undefined) progress.note(`${name}  ${type} message: ${outcome}: ${reason}`);
-        },
-      },
-    });
-  };
-}
-
-const STATES: Record<NodeState, string> = {
-  joining: 'joining the SuperLink',
-  waiting: 'waiting for a round',
-  pulling: 'receiving',
-  working: 'working',
-  pushing: 'sending',
-  leaving: 'leaving the SuperLink',
-  stopped: 'stopped',
-};
-
-async function pem(path: string | undefined, what: string): Promise<string | undefined> {
-  if (path === undefined) return undefined;
-  try {
-    return await readFile(path, 'utf8');
-  } catch (error) {
-    throw ioError(error, `read ${what} ${path}`);
-  }
 }

@@ -42,6 +42,7 @@ import {
   requireTrainable,
   trainingSchema,
 } from './options.js';
+import type { UpdateTransform } from './privacy/protection.js';
 import type { Progress } from './report.js';
 import { clientSettings, modelSettings, strategySettings } from './settings.js';
 import { packSite, type SiteState, type SiteUpdate, unpackSite } from './site-state.js';
@@ -49,16 +50,14 @@ import type { Strategy } from './strategies/strategy.js';
 
 export type { SiteUpdate } from './site-state.js';
 
-/** Changes an update before anybody sees it, e.g. clips it and adds noise. */
-export interface SiteProtection {
-  /** What is stored with the run and may not be other when it is resumed; but not `ledger`, a path. */
+/** An `UpdateTransform`, e.g. `Protection`, with what a site makes use of where it is there. */
+export interface SiteProtection extends UpdateTransform {
+  /** Stored with the run, which is not resumed with others; but not `ledger`, a path. */
   readonly settings?: object;
   /** Of the last update, for the metrics. */
   readonly report?: object | undefined;
   /** Called before a training. @throws when nothing more may be sent */
   requireBudget?(): Promise<void>;
-  /** @param received the shared parameters the update was trained from */
-  apply(update: Tensors, received: Tensors, task: { round: number; id: string }): Promise<Tensors>;
 }
 
 /** What is going on, for a progress line; a site may not know the number of rounds. */
@@ -132,6 +131,12 @@ const schema = z.strictObject({
   resume: z.boolean().default(false),
 });
 
+/**
+ * The options with all defaults; `SiteOptions` says what each of them is.
+ * @interface
+ */
+export type SiteSettings = z.output<typeof schema>;
+
 /** The last one, and the one before in case its round is repeated. */
 const CHECKPOINTS_KEPT = 2;
 
@@ -148,7 +153,7 @@ const turns = new WeakMap<Vilt, Promise<unknown>>();
  */
 export class Site {
   /** The options with all defaults. */
-  readonly settings: z.output<typeof schema>;
+  readonly settings: SiteSettings;
   /** What travels and how it trains. */
   readonly strategy: Strategy;
   /** Its data. */
@@ -171,7 +176,7 @@ export class Site {
 
   private constructor(
     options: SiteOptions,
-    settings: z.output<typeof schema>,
+    settings: SiteSettings,
     folder: RunFolder<SiteReport>,
     initial: SiteState,
     state: SiteState | undefined,
