@@ -196,8 +196,11 @@ export class DuetClient {
       });
       if (!ready) return false;
       this.#ready = ready;
+      // The next task comes with other parameters.
+      this.#received = undefined;
     }
     await this.#upload(this.#ready);
+    this.#ready = undefined;
     return true;
   }
 
@@ -231,10 +234,7 @@ export class DuetClient {
   }
 
   #taskFor({ id, round }: Task, shared: Tensors): RoundTask {
-    const { parameters } = this.#welcome as Welcome;
-    // The handler may write to its copy; the codec needs what was received.
-    const own = parameters.map(({ name }) => [name, (shared[name] as Float32Array).slice()]);
-    return { id, round, shared: Object.fromEntries(own) };
+    return { id, round, shared };
   }
 
   async #download({ shared: hash }: Task): Promise<Tensors> {

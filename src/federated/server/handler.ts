@@ -10,7 +10,7 @@ export interface RoundTask {
   id: string;
   /** From 1. */
   round: number;
-  /** The shared parameters of this round. */
+  /** The shared parameters of this round; not to be written to. */
   shared: Tensors;
 }
 
