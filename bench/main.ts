@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // Benchmarks: `npm run bench -- <name> [options] [--json]`. Without a name the benchmarks are listed.
 import { Command } from 'commander';
+import { addCompression } from './compression.js';
 import { addDfgnSample, addDfgnStep } from './dfgn-step.js';
 import { addFeddatStep } from './feddat-step.js';
 import { addFlowerLoad } from './flower-load.js';
@@ -17,6 +18,7 @@ addDfgnStep(program);
 addDfgnSample(program);
 addProductRate(program);
 addFlowerLoad(program);
+addCompression(program);
 
 try {
   await program.parseAsync();

@@ -53,7 +53,7 @@ export interface PrivacySpent {
  * ```ts
  * const accountant = new Accountant();
  * accountant.add({ noiseMultiplier: 4, releases: 30 });
- * accountant.spent(1e-5).epsilon; // 7.3
+ * accountant.spent(1e-5).epsilon; // 6.8
  * ```
  */
 export class Accountant {
