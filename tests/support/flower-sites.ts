@@ -92,17 +92,24 @@ export async function makeApp(
   return folder;
 }
 
-const references = new Map<string, Promise<Tensors>>();
+const references = new Map<string, Promise<Reference>>();
 
-/** The shared parameters after the rounds of a federation in this process, with the Python node's share in it or not. */
-export function inOneProcess(sites: Sites, rounds: number, python: boolean): Promise<Tensors> {
+export interface Reference {
+  /** The shared parameters after the last round, by the names they travel under. */
+  shared: Tensors;
+  /** What each site exports, in the order of the sites. */
+  sites: readonly Tensors[];
+}
+
+/** What a federation in one process makes of the sites, with the Python node's share in it or not. */
+export function inOneProcess(sites: Sites, rounds: number, python: boolean): Promise<Reference> {
   const key = `${sites.folder} ${rounds} ${python}`;
   const known = references.get(key) ?? federate(sites, rounds, python);
   references.set(key, known);
   return known;
 }
 
-async function federate(sites: Sites, rounds: number, python: boolean): Promise<Tensors> {
+async function federate(sites: Sites, rounds: number, python: boolean): Promise<Reference> {
   const flags = { view: 'style', trainSplit: 'train', evalSplit: 'val', topAnswers: 3129 };
   const { clients: found, answers } = await loadFederation(sites.data, sites.model, flags);
   const clients = sites.names.map((name) => found.find((client) => client.name === name) as FederatedClient);
@@ -110,8 +117,12 @@ async function federate(sites: Sites, rounds: number, python: boolean): Promise<
   const strategy = python ? new WithPythonNode() : new FedDat();
   const federation = new Federation({ model, strategy, clients, rounds, ...settings });
   for await (const round of federation.run()) expect(round.failures).toEqual([]);
-  const { shared } = await federation.tensors(federation.clients[0] as FederatedClient);
-  return Object.fromEntries(Object.entries(shared).map(([name, value]) => [publishedName(name), value]));
+  const { shared } = await federation.tensors(clients[0] as FederatedClient);
+  const paths = await federation.export(join(sites.folder, `exported-${rounds}-${python}`));
+  return {
+    shared: Object.fromEntries(Object.entries(shared).map(([name, value]) => [publishedName(name), value])),
+    sites: await Promise.all(clients.map(({ name }) => arraysOf(paths.get(name) as string))),
+  };
 }
 
 class WithPythonNode extends FedDat {
