@@ -1,6 +1,7 @@
 // The ground that GPU kernels stand on, and that the emulation sees what goes wrong there. Runs on DUET_TEST_DEVICE where one
 // is chosen, else on the emulated device; the mistakes only there (a real GPU would hang or go on).
 
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -54,6 +55,11 @@ describe.skipIf(!there)(`on ${device}`, () => {
     expectClose(await check('mma_tf32', 128, c, d), product(c, d, 16, 8, 8), 1e-3, 'tf32');
   });
 
+  test('lists that change after they were uploaded', async () => {
+    const out = await check('uploads', 600_000);
+    expect(out.every((value, i) => value === i)).toBe(true);
+  });
+
   test('asynchronous copies, whole and cut short', async () => {
     const x = Float32Array.from({ length: 160 }, (_, i) => i + 1);
     const expected = x.map((value, i) => (i >= 158 ? 0 : value)).reverse();
@@ -70,6 +76,32 @@ describe.skipIf(!there || device !== 'emulated')('the emulation sees', () => {
       ),
     });
     await check('lanes', 64 * 7, new Float32Array(64)); // and goes on afterwards
+  });
+
+  test.each([
+    [
+      'overrun',
+      'a kernel that writes behind a tensor',
+      'A kernel wrote behind the end of 128 bytes of the device',
+    ],
+    [
+      'host_list',
+      'a kernel that is given memory of the host',
+      "A kernel is given an address of the host's in its argument of type PKi",
+    ],
+  ])('%s: %s', async (what, _, message) => {
+    await expect(check(what, 32)).rejects.toMatchObject({ code: 'INTERNAL', message });
+    await check('lanes', 64 * 7, new Float32Array(64));
+  });
+
+  test('the host where it touches memory of the device', () => {
+    const script = `const { native } = await import(${JSON.stringify(new URL('../dist/native.js', import.meta.url).href)});
+      await native.runOp('gpu_check', {}, { what: 'host_read', count: 32 }, undefined, 'emulated');`;
+    const { signal, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+      encoding: 'utf8',
+    });
+    expect(stderr).toMatch('The host touched memory of the emulated device outside of a kernel or a copy');
+    expect(signal).toBe('SIGSEGV');
   });
 
   test('shared memory that nobody wrote', async () => {

@@ -15,12 +15,17 @@ size_t roundUp(size_t size, size_t unit) { return (size + unit - 1) / unit * uni
 
 class ArenaStorage final : public Storage {
  public:
-  ArenaStorage(std::shared_ptr<Arena> arena, size_t offset, size_t size)
+  /// @param bytes of the tensor; it takes `size`
+  ArenaStorage(std::shared_ptr<Arena> arena, size_t offset, size_t size, size_t bytes)
       : arena_(std::move(arena)), offset_(offset) {
     bytes_ = arena_->base_ + offset;
     size_ = size;
+    if (arena_->memory_.lend) arena_->memory_.lend(bytes_, bytes, size);
   }
-  ~ArenaStorage() override { arena_->give(offset_, size_); }
+  ~ArenaStorage() override {
+    if (arena_->memory_.takeBack) arena_->memory_.takeBack(bytes_, size_);
+    arena_->give(offset_, size_);
+  }
 
  private:
   std::shared_ptr<Arena> arena_;
@@ -41,7 +46,7 @@ Arena::Arena(size_t reserveBytes) : memory_(currentMemory()) {
     if (base_) {
       reserved_ = size;
       capacity_ = size / kAlignment * kAlignment;
-      free_[0] = capacity_;
+      free_ = FreeList(capacity_);
       return;
     }
   }
@@ -53,47 +58,35 @@ Arena::~Arena() { memory_.forsake(base_, reserved_); }
 
 size_t Arena::take(size_t size) {
   std::lock_guard lock(mutex_);
-  for (auto it = free_.begin(); it != free_.end(); ++it) {
-    if (it->second < size) continue;
-    const size_t offset = it->first;
-    if (offset + size > backed_) {
+  const size_t offset = free_.take(size);
+  if (offset == FreeList::kNone)
+    fail(Code::OutOfMemory, "Out of memory: a step needs ", size, " more bytes but the arena of ", capacity_,
+         " bytes has no such run left; use a smaller batch");
+  if (offset + size > backed_) {
+    try {
       memory_.back(base_, backed_, offset + size);
-      backed_ = offset + size;
+    } catch (...) {
+      free_.give(offset, size);
+      throw;
     }
-    const size_t rest = it->second - size;
-    free_.erase(it);
-    if (rest > 0) free_[offset + size] = rest;
-    live_ += size;
-    peak_ = std::max(peak_, live_);
-    return offset;
+    backed_ = offset + size;
   }
-  fail(Code::OutOfMemory, "Out of memory: a step needs ", size, " more bytes but the arena of ", capacity_,
-       " bytes has no such run left; use a smaller batch");
+  live_ += size;
+  peak_ = std::max(peak_, live_);
+  return offset;
 }
 
 void Arena::give(size_t offset, size_t size) {
   std::lock_guard lock(mutex_);
   live_ -= size;
-  auto next = free_.lower_bound(offset);
-  if (next != free_.end() && offset + size == next->first) {
-    size += next->second;
-    next = free_.erase(next);
-  }
-  if (next != free_.begin()) {
-    auto previous = std::prev(next);
-    if (previous->first + previous->second == offset) {
-      previous->second += size;
-      return;
-    }
-  }
-  free_[offset] = size;
+  free_.give(offset, size);
 }
 
 Tensor Arena::empty(const Shape& shape, DType dtype) {
   const size_t size = std::max<size_t>(static_cast<size_t>(shape.elements()) * sizeOf(dtype), 1);
-  const size_t rounded = roundUp(size, kAlignment);
+  const size_t rounded = roundUp(size + memory_.redzone, kAlignment);
   const size_t offset = take(rounded);
-  return Tensor(std::make_shared<ArenaStorage>(shared_from_this(), offset, rounded), 0, shape, dtype);
+  return Tensor(std::make_shared<ArenaStorage>(shared_from_this(), offset, rounded, size), 0, shape, dtype);
 }
 
 Tensor Arena::zeros(const Shape& shape, DType dtype) {

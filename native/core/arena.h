@@ -4,10 +4,10 @@
 // asks the operating system (or the driver of a device) for nothing.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <mutex>
 
+#include "core/free_list.h"
 #include "core/memory.h"
 #include "core/tensor.h"
 
@@ -40,7 +40,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::byte* base_ = nullptr;
   size_t backed_ = 0;  // bytes from base_ on that have had memory behind them
   size_t capacity_ = 0, reserved_ = 0;
-  std::map<size_t, size_t> free_;  // offset -> size
+  FreeList free_;
   size_t live_ = 0;
   size_t peak_ = 0;
 };

@@ -51,11 +51,16 @@ const Memory kHost{
     copyBytes,
     copyBytes,
     [](void* to, size_t bytes) { std::memset(to, 0, bytes); },
+    0,
+    nullptr,
+    nullptr,
 };
 
 thread_local const Memory* replaced = nullptr;
 
 }  // namespace
+
+const Memory& hostMemory() { return kHost; }
 
 const Memory& currentMemory() { return replaced ? *replaced : kHost; }
 

@@ -22,8 +22,14 @@ struct Memory {
   void (*copyOut)(void* to, const void* from, size_t bytes);
   void (*copy)(void* to, const void* from, size_t bytes);
   void (*zero)(void* to, size_t bytes);
+  // For devices that look for mistakes: bytes behind every tensor of a step, and what is told when `bytes` of
+  // the `size` at a place of a reserved run become a tensor and when they are free again (or null).
+  size_t redzone = 0;
+  void (*lend)(std::byte* place, size_t bytes, size_t size) = nullptr;
+  void (*takeBack)(std::byte* place, size_t size) = nullptr;
 };
 
+const Memory& hostMemory();
 /// Where this thread's tensors live: the host's memory unless replaced.
 const Memory& currentMemory();
 /// What currentMemory() gives this thread from now on; null for the host's. @returns what it was

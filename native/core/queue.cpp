@@ -44,10 +44,11 @@ bool ComputeQueue::push(std::shared_ptr<QueuedWork> work) {
 }
 
 void ComputeQueue::startThread() {
-  // Signals belong to the threads of the host program.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  // Signals belong to the threads of the host program, but for faults of this thread.
+  sigset_t others, before;
+  sigfillset(&others);
+  for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&others, fault);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
   try {
     std::thread(&ComputeQueue::loop, this).detach();
     started_ = true;

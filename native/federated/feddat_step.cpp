@@ -140,11 +140,12 @@ void keepOutputs(StepResult& result, const Tensor& logitsAll, const Tensor& pool
 }
 
 /// Samples of about as many rows as products need to be fast.
-constexpr int64_t kRowsTogether = 768;
+constexpr int64_t kFewestRows = 768;
 
 /// The end of a run of samples that begins with `first`.
 int64_t samplesTogether(const ViltPlan& plan, int64_t first) {
-  const int64_t parts = (plan.rows + kRowsTogether - 1) / kRowsTogether;
+  const int64_t most = std::max(kFewestRows, backend().product.rowsTogether());
+  const int64_t parts = (plan.rows + most - 1) / most;
   return std::min(plan.batch, first + (plan.batch + parts - 1) / parts);
 }
 

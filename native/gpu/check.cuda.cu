@@ -2,6 +2,9 @@
 // Tests run them on every device through the op `gpu_check`.
 #include "gpu/check.h"
 
+#include <string>
+#include <vector>
+
 #include "gpu/kernel.h"
 
 namespace duet::gpu {
@@ -78,6 +81,33 @@ __global__ void unwrittenKernel(float* out) {
   out[threadIdx.x] = there[threadIdx.x];
 }
 
+/// A mistake: one number too many.
+__global__ void overrunKernel(float* out, int count) {
+  for (int i = 0; i <= count; ++i) out[i] = 1.0f;
+}
+
+__global__ void numbersKernel(const int* list, int count, float* out) {
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += static_cast<int>(blockDim.x))
+    out[i] = static_cast<float>(list[i]);
+}
+
+/// Lists that change as soon as they are uploaded, more of them than wait in pinned memory at one time.
+void uploads(float* out) {
+  constexpr int count = 30000, lists = 20;
+  std::vector<int> list(count);
+  for (int i = 0; i < lists; ++i) {
+    for (int j = 0; j < count; ++j) list[static_cast<size_t>(j)] = i * count + j;
+    const Upload<int> there(list.data(), count);
+    launch(numbersKernel, 1, 64, 0, there.data(), count, out + i * count);
+  }
+}
+
+/// A mistake: the list is not uploaded.
+void hostList(float* out) {
+  const std::vector<int> list(32);
+  launch(numbersKernel, 1, 32, 0, list.data(), 32, out);
+}
+
 }  // namespace
 
 void check(const char* what, const float* x, const float* y, float* out) {
@@ -94,9 +124,16 @@ void check(const char* what, const float* x, const float* y, float* out) {
     launch(divergentKernel, 1, 64, 0, out);
   else if (name == "unwritten")
     launch(unwrittenKernel, 1, 32, 0, out);
+  else if (name == "overrun")
+    launch(overrunKernel, 1, 1, 0, out, 32);
+  else if (name == "uploads")
+    uploads(out);
+  else if (name == "host_list")
+    hostList(out);
+  else if (name == "host_read")
+    out[0] = 1.0f;  // a mistake
   else
-    fail(Code::InvalidArgument,
-         "Expected lanes, mma_bf16, mma_tf32, copy, divergent or unwritten but received '", name, "'");
+    fail(Code::InvalidArgument, "Expected the name of a check but received '", name, "'");
 }
 
 }  // namespace duet::gpu

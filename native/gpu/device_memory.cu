@@ -135,15 +135,48 @@ void forsake(std::byte* base, size_t) {
   runs.erase(found);
 }
 
-void copyVia(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
-  if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, kind, stream()), "copy memory");
-}
-
 }  // namespace
 
 cudaStream_t stream() { return current.stream; }
 
 int multiprocessors() { return current.multiprocessors; }
+int deviceInUse() { return current.device; }
+size_t stagingBytes() { return size_t{8} << 20; }
+
+void* takeScratch(size_t bytes) {
+  void* block = nullptr;
+  check(cudaMallocAsync(&block, bytes, stream()), "allocate scratch memory");
+  return block;
+}
+void giveScratch(void* block) noexcept { cudaFreeAsync(block, stream()); }
+
+std::byte* pinnedBytes(size_t bytes) {
+  void* block = nullptr;
+  check(cudaHostAlloc(&block, bytes, cudaHostAllocDefault), "allocate pinned memory of the host");
+  return static_cast<std::byte*>(block);
+}
+
+void copyInLater(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()), "copy to the device");
+}
+
+void copyOutNow(void* to, const void* from, size_t bytes) {
+  if (bytes > 0)
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()), "copy to the host");
+  check(cudaStreamSynchronize(stream()), "wait for the device");
+}
+
+Event makeEvent() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event");
+  return event;
+}
+void recordEvent(Event event) {
+  check(cudaEventRecord(static_cast<cudaEvent_t>(event), stream()), "record an event");
+}
+void waitForEvent(Event event) {
+  check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "wait for a copy");
+}
 
 int deviceCount() {
   int version = 0, count = 0;
@@ -201,15 +234,10 @@ Memory deviceMemory() {
   m.reserve = reserve;
   m.back = back;
   m.forsake = forsake;
-  m.copyIn = [](void* to, const void* from, size_t bytes) {
-    copyVia(to, from, bytes, cudaMemcpyHostToDevice);
-  };
-  m.copyOut = [](void* to, const void* from, size_t bytes) {
-    copyVia(to, from, bytes, cudaMemcpyDeviceToHost);
-    check(cudaStreamSynchronize(stream()), "wait for the device");
-  };
+  m.copyIn = stage;
+  m.copyOut = copyOutNow;
   m.copy = [](void* to, const void* from, size_t bytes) {
-    copyVia(to, from, bytes, cudaMemcpyDeviceToDevice);
+    if (bytes > 0) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()), "copy memory");
   };
   m.zero = [](void* to, size_t bytes) {
     if (bytes > 0) check(cudaMemsetAsync(to, 0, bytes, stream()), "clear memory");

@@ -1,16 +1,17 @@
 #include "gpu/device_memory.h"
+#include "gpu/emulated_memory.h"
+#include "gpu/emulated_stream.h"
 
 namespace duet::gpu {
 
 const char* const kKind = "emulated";
 
 int deviceCount() { return 1; }
-DeviceInfo describeDevice(int) { return {"the host, emulating a GPU", "emulated", 0, 0, "", ""}; }
-void useDevice(int) {}
-Memory deviceMemory() {
-  Memory m = currentMemory();
-  m.onHost = false;
-  return m;
+DeviceInfo describeDevice(int) {
+  auto& memory = emulation::DeviceMemory::instance();
+  return {"the host, emulating a GPU", "emulated", memory.limit(), memory.freeBytes(), "", ""};
 }
+void useDevice(int) {}
+Memory deviceMemory() { return emulation::memory(); }
 
 }  // namespace duet::gpu

@@ -4,8 +4,10 @@
 //
 // - a barrier that not all threads reach, or in different places: an error that says who waits where
 // - shared memory nobody has written: it begins as NaN
-// - reads and writes out of bounds: every block of shared and device memory is one of the heap's (address
+// - reads and writes out of bounds of shared memory: every block of it is one of the heap's (address
 // sanitizer)
+// - device memory that the host touches, writes behind its end, host memory that kernels are given, lists
+// that change too early: see emulated_stream.h
 // - copies that are used before anybody waited for them: copyAsync16 copies in copyWait
 //
 // Blocks run one after another on each of the host's threads. Nothing here is fast.
@@ -17,11 +19,14 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
 #include "core/tensor.h"
+#include "gpu/emulated_stream.h"
+#include "gpu/lists.h"
 
 #define __global__
 #define __device__
@@ -74,6 +79,17 @@ struct Place {
   dim3 threads, blocks;
 };
 const Place& place();
+
+/// Ends with an error where something that looks like an address is one of the host's.
+void checkPointers(const void* argument, size_t bytes, const std::type_info& type);
+template <typename T>
+void checkValue(T value) {
+#if defined(__GNUC__) && \
+    !defined(__clang__)  // padding may hold anything; GCC 12 clears more than that, of a copy
+  __builtin_clear_padding(&value);
+  checkPointers(&value, sizeof(T), typeid(T));
+#endif
+}
 
 void run(dim3 grid, dim3 block, size_t sharedBytes, const std::function<void()>& kernel);
 
@@ -213,50 +229,10 @@ namespace duet::gpu {
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t sharedBytes,
             Arguments... arguments) {
-  emulation::run(grid, block, sharedBytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
-}
-
-/// So few that kernels which depend on them take all their ways at the sizes of tests.
-inline int multiprocessors() { return 4; }
-
-/// Device memory for the kernels launched while this lives. It begins as NaN.
-template <typename T>
-class Scratch {
- public:
-  explicit Scratch(int64_t count) {
-    const size_t bytes = static_cast<size_t>(count > 0 ? count : 1) * sizeof(T);
-    data_.reset(::operator new(bytes));
-    std::memset(data_.get(), 0xff, bytes);
-  }
-  T* data() const { return static_cast<T*>(data_.get()); }
-
- private:
-  struct Delete {
-    void operator()(void* block) const { ::operator delete(block); }
-  };
-  std::unique_ptr<void, Delete> data_;
-};
-
-/// A list of the host's on the device. The list may change as soon as this is made.
-template <typename T>
-class Upload {
- public:
-  Upload(const T* list, int64_t count) : there_(list ? count : 0), given_(list != nullptr) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    if (given_ && count > 0)
-      std::memcpy(static_cast<void*>(there_.data()), list, static_cast<size_t>(count) * sizeof(T));
-  }
-  /// Null where there was no list.
-  const T* data() const { return given_ ? there_.data() : nullptr; }
-
- private:
-  Scratch<T> there_;
-  bool given_;
-};
-
-template <typename T>
-void readBack(T* to, const T* from, int64_t count = 1) {
-  std::memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+  (emulation::checkValue(arguments), ...);
+  emulation::enqueue([=] {
+    emulation::run(grid, block, sharedBytes, [=] { kernel(static_cast<Parameters>(arguments)...); });
+  });
 }
 
 inline uint32_t packBf16(float low, float high) {

@@ -3,9 +3,8 @@
 
 #include <cuda_runtime.h>
 
-#include <type_traits>
-
 #include "core/error.h"
+#include "gpu/lists.h"
 #include "gpu/tensor_core.h"
 
 #define DUET_DEVICE __device__ __forceinline__
@@ -33,9 +32,6 @@ __device__ __forceinline__ float fastExp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
   return power;
 }
-/// Of the device in use.
-int multiprocessors();
-
 /// @throws duet::Error for what a call of the runtime answers
 void check(cudaError_t answer, const char* what);
 
@@ -49,51 +45,6 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t sharedB
           "ask for shared memory");
   kernel<<<grid, block, sharedBytes, stream()>>>(static_cast<Parameters>(arguments)...);
   check(cudaGetLastError(), "start a kernel");
-}
-
-/// Device memory for the kernels launched while this lives.
-template <typename T>
-class Scratch {
- public:
-  explicit Scratch(int64_t count) {
-    check(cudaMallocAsync(reinterpret_cast<void**>(&data_),
-                          static_cast<size_t>(count > 0 ? count : 1) * sizeof(T), stream()),
-          "allocate scratch memory");
-  }
-  ~Scratch() { cudaFreeAsync(data_, stream()); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  T* data() const { return data_; }
-
- private:
-  T* data_ = nullptr;
-};
-
-/// A list of the host's on the device. The list may change as soon as this is made.
-template <typename T>
-class Upload {
- public:
-  Upload(const T* list, int64_t count) : there_(list ? count : 0), given_(list != nullptr) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    if (given_ && count > 0)
-      check(cudaMemcpyAsync(there_.data(), list, static_cast<size_t>(count) * sizeof(T),
-                            cudaMemcpyHostToDevice, stream()),
-            "copy a list to the device");
-  }
-  /// Null where there was no list.
-  const T* data() const { return given_ ? there_.data() : nullptr; }
-
- private:
-  Scratch<T> there_;
-  bool given_;
-};
-
-/// Values of the device, once everything before is done.
-template <typename T>
-void readBack(T* to, const T* from, int64_t count = 1) {
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(count) * sizeof(T), cudaMemcpyDeviceToHost, stream()),
-        "copy a result to the host");
-  check(cudaStreamSynchronize(stream()), "wait for the device");
 }
 
 }  // namespace duet::gpu

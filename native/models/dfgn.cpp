@@ -49,11 +49,12 @@ void DfgnTrace::pictures(const std::string& name, const Var& x, const PictureGri
   const int64_t channels = x.value.columns(), pixels = grid.pixels();
   Entry entry{name, {grid.pictures(), channels, grid.height, grid.width}, {}};
   entry.values.resize(static_cast<size_t>(x.value.elements()));
-  const float* from = x.value.f32();
-  for (int64_t picture = 0; picture < grid.pictures(); ++picture)
-    for (int64_t pixel = 0; pixel < pixels; ++pixel)
-      for (int64_t channel = 0; channel < channels; ++channel)
-        entry.values[static_cast<size_t>((picture * channels + channel) * pixels + pixel)] = *from++;
+  readOnHost(x.value, [&](const float* from) {
+    for (int64_t picture = 0; picture < grid.pictures(); ++picture)
+      for (int64_t pixel = 0; pixel < pixels; ++pixel)
+        for (int64_t channel = 0; channel < channels; ++channel)
+          entry.values[static_cast<size_t>((picture * channels + channel) * pixels + pixel)] = *from++;
+  });
   entries.push_back(std::move(entry));
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "autograd/tape.h"
+#include "ops/kernels.h"
 
 namespace duet {
 
@@ -14,13 +15,10 @@ struct Context {
   uint64_t stream = 0;
 };
 
-/// Rows of a large product handled at one time, so that what lies between two products stays in cache.
-constexpr int64_t kRowChunk = 512;
-
-/// The same for a given number of rows: at most kRowChunk, all chunks about equal.
+/// Rows of a large product handled at one time: at most as many as the backend likes, all chunks about equal.
 inline int64_t rowChunk(int64_t rows) {
   constexpr int64_t unit = 16;
-  const int64_t chunks = (rows + kRowChunk - 1) / kRowChunk;
+  const int64_t most = backend().product.rowsTogether(), chunks = (rows + most - 1) / most;
   return chunks <= 1 ? rows : ((rows + chunks - 1) / chunks + unit - 1) / unit * unit;
 }
 

@@ -33,7 +33,7 @@ class Patches {
     call_.dtype = x.dtype();
     call_.channels = x.columns();
     described_ = backend().product.takesPatches(call_);
-    chunk_ = described_ ? rows : std::min(rows, kRowChunk);
+    chunk_ = described_ ? rows : std::min(rows, backend().product.rowsTogether());
     if (!described_) written_ = tape.empty({chunk_, columns()}, x.dtype());
   }
 
@@ -131,7 +131,8 @@ void inputGradientBySums(Tape& tape, const PatchGather& geometry, const Tensor& 
                          const Tensor& dx, bool accumulate) {
   const int64_t outPixels = geometry.outHeight * geometry.outWidth, pixels = geometry.height * geometry.width;
   const int64_t pictures = dy.rowCount() / outPixels;
-  const int64_t chunk = std::min(pictures, std::max<int64_t>(1, kRowChunk / outPixels));
+  const int64_t chunk =
+      std::min(pictures, std::max<int64_t>(1, backend().product.rowsTogether() / outPixels));
   const Tensor patches = tape.empty({chunk * outPixels, kernel.weights.in()});
   const StepPacks packs(&tape.arena(), dy.dtype(), {&kernel.weights});
   PatchSum call{};

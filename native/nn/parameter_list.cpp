@@ -75,7 +75,8 @@ void ParameterList::fill(Parameter& parameter, int64_t fanIn, float gain) {
   const Philox generator{seed_, draws_++};
   if (!initialise_) return;
   const float bound = gain / std::sqrt(static_cast<float>(fanIn));
-  fillUniform(parameter.f32(), parameter.value.elements(), bound, generator);
+  fillOnHost(parameter.value,
+             [&](float* to) { fillUniform(to, parameter.value.elements(), bound, generator); });
 }
 
 void ParameterList::linear(const std::string& name, LinearLayer& layer, int64_t out, int64_t in,

@@ -146,7 +146,7 @@ class BlockCall {
     for (const PublishedParameter& p : list.all()) {
       if (!p.parameter->hasGradient) continue;
       const Tensor copy = Tensor::zeros(p.shape);
-      p.toPublished(p.parameter->gradient, copy.f32());
+      copyIn(copy, p.copyOf(p.parameter->gradient).data());
       call_.results["grad.param." + p.name] = copy;
     }
   }

@@ -501,6 +501,7 @@ void forwardAs(AttentionForward c) {
   const Upload<Piece> there(pieces.list.data(), pieces.queryPieces);
   const Upload<uint8_t> mask(s.keyMask, rowsOf(s, &AttentionSpan::keyEnd));
   c.shape.keyMask = mask.data();
+  c.shape.spans = nullptr;  // the pieces say it
   bool aligned = true;
   for (const HeadMatrix& m : {c.q, c.k, c.v, c.out}) aligned = aligned && isAligned<T>(m, s.headSize);
   constexpr int64_t columns = kTile * (kWide ? Tile::kMostPanels : 1);
@@ -560,6 +561,7 @@ void backwardAs(AttentionBackward c) {
   const auto grid = [&](int64_t count) {
     return dim3(gridOf(count), gridOf(s.heads), gridOf((s.headSize + kTile - 1) / kTile));
   };
+  c.shape.spans = nullptr;  // the pieces say it
   const Piece* keyPieces = there.data() + queryPieces;
   if (queryPieces > 0)
     launch(queryGradientKernel<Tile, kWide>, grid(queryPieces), kTileThreads, bytes, c, there.data(),

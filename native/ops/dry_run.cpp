@@ -1,5 +1,8 @@
 #include "ops/dry_run.h"
 
+#include <map>
+#include <mutex>
+
 #include "ops/packed_layout.h"
 
 namespace duet {
@@ -40,45 +43,73 @@ std::shared_ptr<PackedMatrix> packSize(const PackSource& b, DType dtype, Arena* 
 
 size_t sizeOfPacked(const PackedMatrix& packed) { return reinterpret_cast<const PackedSize&>(packed).bytes; }
 
-/// The backend of this machine with silent kernels.
-const Backend& silent() {
-  static const Backend made = [] {
-    static_assert(sizeof(Backend) == 57 * sizeof(void*),
-                  "Silence the kernels that were added to the backend");
-    Backend b = backend();
-    b.name = "dry run";
-    // What only tells sizes goes on telling them.
-    silence(b.product.multiply);
-    b.product.pack = packSize;
-    b.product.packedBytes = sizeOfPacked;
-    silenceSome(b.winograd.transformKernel, b.winograd.convolve, b.winograd.gradient);
-    silenceAll(b.norm, b.norm.forward, b.norm.backward, b.norm.rmsForward);
-    silenceAll(b.activation, b.activation.forward, b.activation.backward);
-    silenceAll(b.attention, b.attention.forward, b.attention.backward);
-    ElementwiseKernels& e = b.elementwise;
-    silenceAll(e, e.convert, e.add, e.multiply, e.scale, e.columnSum, e.gatherRows, e.addRows, e.dropout);
-    silenceAll(b.embedding, b.embedding.forward, b.embedding.backward);
-    LossKernels& l = b.loss;
-    silenceAll(l, l.distillation, l.binary, l.crossEntropy, l.softmax, l.softmaxBackward);
-    silenceAll(b.optimizer, b.optimizer.adamw, b.optimizer.squareSum, b.optimizer.movingAverage);
-    silenceAll(b.convolution, b.convolution.gatherPatches, b.convolution.sumPatches);
-    silenceAll(b.packing, b.packing.pack);
-    silenceAll(b.groupNorm, b.groupNorm.forward, b.groupNorm.backward);
-    ResampleKernels& r = b.resample;
-    silenceAll(r, r.upsample, r.upsampleBackward, r.averagePool, r.averagePoolBackward);
-    silenceAll(b.temporalAttention, b.temporalAttention.forward, b.temporalAttention.backward);
-    silenceAll(b.detail, b.detail.forward, b.detail.backward, b.detail.weightedSum,
-               b.detail.weightedSumBackward);
-    silenceAll(b.gated, b.gated.forward, b.gated.backward, b.gated.copyColumns);
-    silenceAll(b.noise, b.noise.maskedSquaredError, b.noise.timeEmbedding);
-    return b;
-  }();
-  return made;
+/// This thread's backend with silent kernels.
+Backend silent() {
+  static_assert(sizeof(Backend) == 58 * sizeof(void*), "Silence the kernels that were added to the backend");
+  Backend b = backend();
+  b.name = "dry run";
+  // What only tells sizes goes on telling them.
+  silence(b.product.multiply);
+  b.product.pack = packSize;
+  b.product.packedBytes = sizeOfPacked;
+  silenceSome(b.winograd.transformKernel, b.winograd.convolve, b.winograd.gradient);
+  silenceAll(b.norm, b.norm.forward, b.norm.backward, b.norm.rmsForward);
+  silenceAll(b.activation, b.activation.forward, b.activation.backward);
+  silenceAll(b.attention, b.attention.forward, b.attention.backward);
+  ElementwiseKernels& e = b.elementwise;
+  silenceAll(e, e.convert, e.add, e.multiply, e.scale, e.columnSum, e.gatherRows, e.addRows, e.dropout);
+  silenceAll(b.embedding, b.embedding.forward, b.embedding.backward);
+  LossKernels& l = b.loss;
+  silenceAll(l, l.distillation, l.binary, l.crossEntropy, l.softmax, l.softmaxBackward);
+  silenceAll(b.optimizer, b.optimizer.adamw, b.optimizer.squareSum, b.optimizer.movingAverage);
+  silenceAll(b.convolution, b.convolution.gatherPatches, b.convolution.sumPatches);
+  silenceAll(b.packing, b.packing.pack);
+  silenceAll(b.groupNorm, b.groupNorm.forward, b.groupNorm.backward);
+  ResampleKernels& r = b.resample;
+  silenceAll(r, r.upsample, r.upsampleBackward, r.averagePool, r.averagePoolBackward);
+  silenceAll(b.temporalAttention, b.temporalAttention.forward, b.temporalAttention.backward);
+  silenceAll(b.detail, b.detail.forward, b.detail.backward, b.detail.weightedSum,
+             b.detail.weightedSumBackward);
+  silenceAll(b.gated, b.gated.forward, b.gated.backward, b.gated.copyColumns);
+  silenceAll(b.noise, b.noise.maskedSquaredError, b.noise.timeEmbedding);
+  return b;
+}
+
+/// This thread's memory without anything in it.
+Memory addresses() {
+  const Memory& device = currentMemory();
+  Memory m = hostMemory();
+  m.onHost = device.onHost;
+  m.redzone = device.redzone;
+  m.copyIn = m.copyOut = m.copy = [](void*, const void*, size_t) {};
+  m.zero = [](void*, size_t) {};
+  return m;
+}
+
+struct Dry {
+  Backend backend = silent();
+  Memory memory = addresses();
+};
+
+/// Made once for every device.
+const Dry& dry() {
+  static std::mutex mutex;
+  static std::map<const Backend*, Dry> made;
+  const std::lock_guard lock(mutex);
+  return made[&backend()];
 }
 
 }  // namespace
 
-DryRun::DryRun() : before_(replaceBackend(&silent())) {}
-DryRun::~DryRun() { replaceBackend(before_); }
+DryRun::DryRun() {
+  const Dry& d = dry();
+  backendBefore_ = replaceBackend(&d.backend);
+  memoryBefore_ = replaceMemory(&d.memory);
+}
+
+DryRun::~DryRun() {
+  replaceBackend(backendBefore_);
+  replaceMemory(memoryBefore_);
+}
 
 }  // namespace duet

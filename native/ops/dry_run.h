@@ -1,12 +1,13 @@
-// A dry run: the same code as ever runs, but kernels do nothing, so only memory is handed out, and what
-// nobody touches costs none. It tells how much a pass would need before anything is computed.
+// A dry run: the same code as ever runs, but kernels and copies do nothing and memory is no more than
+// addresses of the host's. It tells how much a pass would need on a device before anything is computed.
 #pragma once
 
+#include "core/memory.h"
 #include "ops/kernels.h"
 
 namespace duet {
 
-/// While one lives, this thread's kernels compute nothing (and losses are 0).
+/// While one lives, this thread's kernels compute nothing (and losses are 0), and its tensors hold nothing.
 class DryRun {
  public:
   DryRun();
@@ -15,7 +16,8 @@ class DryRun {
   DryRun& operator=(const DryRun&) = delete;
 
  private:
-  const Backend* before_;
+  const Backend* backendBefore_ = nullptr;
+  const Memory* memoryBefore_ = nullptr;
 };
 
 }  // namespace duet

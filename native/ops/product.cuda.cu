@@ -133,9 +133,14 @@ size_t packedBytes(const PackedMatrix& packed) { return packed.storage.bytes(); 
 /// Rows of f32 are read as well where they are.
 bool wantsPacked(const PackSource&, DType dtype) { return dtype != DType::f32; }
 
+/// Tiles of 128 x 128 for a few waves of the multiprocessors, already where a product is narrow.
+int64_t rowsTogether() { return int64_t{64} * multiprocessors(); }
+
 }  // namespace
 
-ProductKernels productKernels() { return {multiply, pack, packedBytes, supports, wantsPacked, takesPatches}; }
+ProductKernels productKernels() {
+  return {multiply, pack, packedBytes, supports, wantsPacked, takesPatches, rowsTogether};
+}
 
 }  // namespace gpu
 }  // namespace duet

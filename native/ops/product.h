@@ -46,6 +46,9 @@ struct ProductKernels {
   bool (*wantsPacked)(const PackSource& b, DType dtype);
   /// Whether `multiply` takes such patches as an operand as they are described.
   bool (*takesPatches)(const PatchGather&);
+  /// Rows of a large product to handle at one time: what lies between two products stays in a CPU's cache,
+  /// and a GPU is filled.
+  int64_t (*rowsTogether)();
 };
 
 ProductKernels productKernels();

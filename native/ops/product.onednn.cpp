@@ -271,7 +271,10 @@ size_t packedBytes(const PackedMatrix& packed) { return packed.memory.get_desc()
 
 bool takesPatches(const PatchGather&) { return false; }
 
-ProductKernels productKernels() { return {multiply, pack, packedBytes, supports, wantsPacked, takesPatches}; }
+ProductKernels productKernels() {
+  const auto rowsTogether = []() -> int64_t { return 512; };
+  return {multiply, pack, packedBytes, supports, wantsPacked, takesPatches, rowsTogether};
+}
 
 size_t packedLayoutBytes(int64_t k, int64_t n, DType dtype) {
   return guarded("lay out a matrix", [&] { return packedLayout(k, n, dtype).get_size(); });

@@ -259,9 +259,9 @@ std::vector<float> StickerSession::predict(const PredictionBatch& batch, const f
   Tensor output = s.network.forward(context, inputs).value;
   if (guidance) {
     const int64_t half = output.elements() / 2;
-    float* without = output.f32();
-    const float *with = without + half, scale = *guidance;
-    for (int64_t i = 0; i < half; ++i) without[i] += scale * (with[i] - without[i]);
+    float *without = output.f32(), *with = without + half;  // without += guidance * (with - without)
+    backend().elementwise.scale(without, -1.0f, with, half, true);
+    backend().elementwise.scale(with, *guidance, without, half, true);
     output = output.rows(0, grid.rows());
   } else {
     grid.clips *= inputs.copies;
