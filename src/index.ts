@@ -73,12 +73,66 @@ export {
   type LabelledBatch,
 } from './federated/batch-source.js';
 export type { FederatedClient, LocalReport } from './federated/client.js';
+export { CODEC_NAMES, type CodecName } from './federated/compression.js';
 export type { DataReport } from './federated/data-report.js';
 export type { Accuracies, ClientEvaluation, EvaluationReport, Scored } from './federated/evaluation.js';
 export { Federation, type RunOptions } from './federated/federation.js';
+export { type FlowerAnswers, FlowerClient, type FlowerClientOptions } from './federated/flower/client.js';
+export { exportFlowerApp, type FlowerAppOptions } from './federated/flower/export-app.js';
+export { FlowerHost, type FlowerHostOptions } from './federated/flower/host.js';
+export {
+  FolderMessageStore,
+  MemoryMessageStore,
+  type MessageStore,
+  type StoredMessage,
+} from './federated/flower/message-store.js';
+export type { FlowerNames } from './federated/flower/naming.js';
+export { FlowerNode, type FlowerNodeOptions, type NodeHandler } from './federated/flower/node.js';
+export type {
+  MessageOutcome,
+  NodeCounters,
+  NodeEvents,
+  NodeState,
+  Retry,
+} from './federated/flower/node-events.js';
+export type {
+  ArrayRecord,
+  ConfigRecord,
+  FlowerMessage,
+  MessageMetadata,
+  MetricRecord,
+  NumpyArray,
+  RecordDict,
+} from './federated/flower/records.js';
+export type { FlowerConnection } from './federated/flower/transport.js';
 export type { FederationOptions, FederationSettings } from './federated/options.js';
+export { Accountant, type LedgerEntry, type PrivacySpent } from './federated/privacy/accountant.js';
+export {
+  Protection,
+  type ProtectionOptions,
+  type ProtectionReport,
+  type UpdateTransform,
+} from './federated/privacy/protection.js';
 export type { Failure, Progress, RoundReport } from './federated/report.js';
 export type { Schedule } from './federated/schedule.js';
+export { type ClientEvent, DuetClient, type DuetClientOptions } from './federated/server/client.js';
+export { readTokens, type ServerTls } from './federated/server/credentials.js';
+export {
+  handlerOf,
+  type RoundHandler,
+  type RoundTask,
+  type RoundUpdate,
+} from './federated/server/handler.js';
+export type { DuetServerOptions, NodeRound, ServerRound } from './federated/server/options.js';
+export { DuetServer } from './federated/server/server.js';
+export {
+  Site,
+  type SiteOptions,
+  type SiteProgress,
+  type SiteReport,
+  type SiteTask,
+  type SiteUpdate,
+} from './federated/site.js';
 export { Centralised } from './federated/strategies/centralised.js';
 export { FedAvg, type FedAvgOptions } from './federated/strategies/fedavg.js';
 export { FedDat, type FedDatOptions } from './federated/strategies/feddat.js';
