@@ -69,7 +69,7 @@ export function addFlowerLoad(program: Command): void {
         if (joins >= nodes) times.joined ||= seconds();
         if (messages > 0) times.first ||= seconds();
         if (answered + errors + dropped < nodes * rounds) return;
-        times.last = seconds();
+        times.last ||= seconds();
         stop.abort();
       };
       const host: FlowerHost = new FlowerHost({

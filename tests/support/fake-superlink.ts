@@ -118,9 +118,10 @@ export class FakeSuperLink {
 
   async begin(): Promise<void> {
     const begin = this.options.transport === 'grpc' ? startGrpc : startHttp;
-    const { port, close } = await begin(this.options.certificate, this.#port, (method, body, headers) =>
-      this.#answer(method, body, headers),
-    );
+    const { port, close } = await begin(this.options.certificate, this.#port, {
+      answer: (method, body, headers) => this.#answer(method, body, headers),
+      now: () => this.#now(),
+    });
     this.#port = port;
     this.#close = close;
   }
@@ -424,7 +425,11 @@ interface SignedHeaders {
   signature?: Buffer | undefined;
 }
 
-type Answer = (method: FleetMethod, body: Uint8Array, headers: SignedHeaders) => Promise<Uint8Array>;
+interface Service {
+  answer(method: FleetMethod, body: Uint8Array, headers: SignedHeaders): Promise<Uint8Array>;
+  /** Seconds since 1970. */
+  now(): number;
+}
 
 interface Served {
   port: number;
@@ -434,7 +439,7 @@ interface Served {
 async function startGrpc(
   certificate: Certificate | undefined,
   port: number,
-  answer: Answer,
+  { answer }: Service,
 ): Promise<Served> {
   const server = new grpc.Server({ 'grpc.max_receive_message_length': -1 });
   const same = (bytes: Buffer) => bytes;
@@ -492,7 +497,7 @@ const HTTP_STATUS: Partial<Record<FleetStatus, number>> = {
 async function startHttp(
   certificate: Certificate | undefined,
   port: number,
-  answer: Answer,
+  { answer, now }: Service,
 ): Promise<Served> {
   const listener: http.RequestListener = async (incoming, outgoing) => {
     const parts: Buffer[] = [];
@@ -501,7 +506,11 @@ async function startHttp(
     const method = name?.replace(/-./g, (dash) => (dash[1] as string).toUpperCase()) as FleetMethod;
     const send = (status: number, body: Uint8Array | object) => {
       const binary = body instanceof Uint8Array;
-      outgoing.writeHead(status, { 'content-type': binary ? 'application/protobuf' : 'application/json' });
+      const date = new Date(now() * 1000).toUTCString();
+      outgoing.writeHead(status, {
+        date,
+        'content-type': binary ? 'application/protobuf' : 'application/json',
+      });
       outgoing.end(binary ? body : JSON.stringify(body));
     };
     if (incoming.method !== 'POST' || !(method in Fleet.method)) return send(404, { detail: 'Not Found' });
