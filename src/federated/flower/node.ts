@@ -8,6 +8,7 @@
 
 import { invalid, requireInstance, requireNumber } from '../../arguments.js';
 import { codeOf, DuetError, messageOf, throwIfAborted } from '../../errors.js';
+import { checkTime, checkType, encodeReply, reasonOf, received } from './answers.js';
 import { NodeIdentity } from './authentication.js';
 import { SuperLinkCaller } from './caller.js';
 import { type Caller, type ObjectCache, pullObjects, pushReply, Rejected } from './exchange.js';
@@ -21,12 +22,11 @@ import {
   type StoredReply,
 } from './message-store.js';
 import { type MessageOutcome, type NodeEvents, type NodeState, noCounts } from './node-events.js';
-import { decodeMessage, encodeMessage } from './objects.js';
+import { decodeMessage } from './objects.js';
 import type { PullMessagesResponse } from './proto/fleet_pb.js';
-import { type FlowerMessage, type RecordDict, replyTo } from './records.js';
+import type { FlowerMessage, RecordDict } from './records.js';
 import { type Backoff, sleep } from './retry.js';
 import type { FlowerConnection } from './transport.js';
-import { metadataOf } from './wire.js';
 
 /** What a node does with messages. */
 export interface NodeHandler {
@@ -63,8 +63,6 @@ export interface FlowerNodeOptions {
 
 /** Error codes of Flower's messages. */
 const [APP_RAISED, MESSAGE_UNAVAILABLE] = [2, 3];
-const TYPES = ['train', 'evaluate', 'query', 'get_parameters', 'get_properties'];
-const ID = /^[0-9a-f]{64}$/;
 /** How often in a row a node joins again before it believes that it is refused. */
 const REJOINS = 3;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -264,11 +262,11 @@ export class FlowerNode {
     let reply = message.reply;
     for (let refusals = 0; ; ) {
       try {
-        checkTime(message, session.membership);
+        checkTime(message, idOf(session.membership));
         const resumed = reply !== undefined;
         reply ??= await gate(() => this.#answer(session, message));
         this.#setState('pushing');
-        checkTime(message, session.membership);
+        checkTime(message, idOf(session.membership));
         await pushReply(callerFor(session, session.end), reply, {
           seconds: seconds(),
           resumed,
@@ -373,46 +371,4 @@ function callerFor({ membership, caller }: Session, until: AbortSignal): Caller 
     call: (method, request) => caller.ask(method, request, { until }),
     wait: (seconds) => sleep(seconds, until),
   };
-}
-
-/** The messages of an answer; one without a usable id cannot be answered. */
-function received({ messagesList, messageObjectTrees }: PullMessagesResponse): StoredMessage[] {
-  return messagesList.flatMap(({ metadata: wire }, index) => {
-    const tree = messageObjectTrees[index];
-    if (wire === undefined || tree?.objectId !== wire.messageId || !ID.test(wire.messageId)) return [];
-    if (!Number.isFinite(wire.ttl) || !Number.isFinite(wire.createdAt)) return [];
-    const metadata = metadataOf(wire, 'a message');
-    return [{ id: metadata.messageId, metadata, tree }];
-  });
-}
-
-function checkTime({ metadata }: StoredMessage, { nodeId }: Membership): void {
-  if (metadata.createdAt + metadata.ttl <= Date.now() / 1000)
-    throw new Rejected(`its time to live of ${metadata.ttl} seconds has passed`);
-  if (metadata.dstNodeId !== nodeId)
-    throw new Rejected(`it was for node ${metadata.dstNodeId}, which the SuperLink does not know any more`);
-}
-
-function checkType({ metadata: { messageType } }: FlowerMessage): void {
-  if (TYPES.includes(messageType.split('.')[0] as string)) return;
-  throw new DuetError(
-    'UNSUPPORTED',
-    `Expected a message of type ${TYPES.join(', ')} but received ${messageType}`,
-  );
-}
-
-function encodeReply(
-  { metadata }: StoredMessage,
-  answer: Pick<FlowerMessage, 'content' | 'error'>,
-): StoredReply {
-  const reply = replyTo(metadata, Date.now() / 1000);
-  const { id: messageId, tree, objects } = encodeMessage({ metadata: reply, ...answer });
-  const { error } = answer;
-  return { message: { metadata: { ...reply, messageId }, ...(error && { error }) }, tree, objects };
-}
-
-/** What a ServerApp is told of a failure. */
-function reasonOf(error: unknown): string {
-  const code = codeOf(error);
-  return `${code === undefined ? '' : `${code}: `}${messageOf(error)}`.slice(0, 1000);
 }
