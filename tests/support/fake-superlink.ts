@@ -385,7 +385,8 @@ export class FakeSuperLink {
         metadata.messageType === request?.metadata.messageType &&
         (known === undefined || known === metadata.messageId);
       const older = this.options.transport === 'grpc';
-      if (!accepted && !older) return { results: [{ key: metadata.messageId, value: 0 }], sessionId: 'none' };
+      if (!older && (!accepted || known !== undefined))
+        return { results: [{ key: metadata.messageId, value: 0 }], sessionId: 'none' };
       const ids = objectIds(tree);
       for (const id of ids) if (!this.#objects.has(id)) this.#objects.set(id, undefined);
       const objectsToPush = ids.filter((id) => this.#objects.get(id) === undefined);
@@ -409,7 +410,9 @@ export class FakeSuperLink {
         this.#objects.set(objectId, objectContent);
         return { stored: true };
       }
-      const session = this.#sessions.get(sessionId);
+      const session = sessionId
+        ? this.#sessions.get(sessionId)
+        : [...this.#sessions.values()].find((one) => one.missing.has(objectId));
       if (session?.runId !== runId || !session.missing.delete(objectId)) return { stored: false };
       this.#objects.set(objectId, objectContent);
       return { stored: true };

@@ -82,8 +82,10 @@ export async function pullObjects(
 export class Rejected extends Error {}
 
 /**
- * Pushes an answer. Every round the SuperLink says what it misses, so one that broke off goes on where it was.
- * @param options.resumed whether it may have been pushed before; older SuperLinks then refuse the message and take its objects
+ * Pushes an answer. Every round the SuperLink says what it misses, so one that broke off goes on where it was. A newer SuperLink says
+ * it once: asked again it names nothing (a first answer always misses something, itself), and takes what is still missing from a
+ * node that names no session, until the session of the first time is over and the answer is new to it.
+ * @param resumed whether it may have been pushed before; older SuperLinks then refuse the message and take its objects
  * @throws Rejected
  */
 export async function pushReply(
@@ -108,15 +110,26 @@ export async function pushReply(
       throw new Rejected(
         'the SuperLink rejected the answer: its request is void, or belongs to another node',
       );
-    let missing = 0;
-    await forEachAtOnce(new Set(answer.objectsToPush), AT_ONCE, async (objectId) => {
-      const objectContent = objects.get(objectId);
-      if (objectContent === undefined) return;
-      const { sessionId } = answer;
-      const { stored } = await caller.call('pushObject', { node, runId, objectId, objectContent, sessionId });
-      if (!stored) missing++;
-    });
-    if (missing === 0) return;
+    const repeated = answer.objectsToPush.length === 0;
+    const sessionId = repeated ? '' : answer.sessionId;
+    let [missing, taken] = [0, 0];
+    await forEachAtOnce(
+      new Set(repeated ? objects.keys() : answer.objectsToPush),
+      AT_ONCE,
+      async (objectId) => {
+        const objectContent = objects.get(objectId);
+        if (objectContent === undefined) return;
+        const { stored } = await caller.call('pushObject', {
+          node,
+          runId,
+          objectId,
+          objectContent,
+          sessionId,
+        });
+        stored ? taken++ : missing++;
+      },
+    );
+    if (missing === 0 || (repeated && (taken > 0 || round > 1))) return;
     if (round >= PUSH_ROUNDS) {
       throw new FleetError(
         'INTERNAL',
