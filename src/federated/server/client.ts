@@ -10,7 +10,7 @@ import { requireFunction, requireObject, requireText } from '../../arguments.js'
 import { codeOf, DuetError, messageOf, throwIfAborted } from '../../errors.js';
 import type { TensorData, Tensors } from '../../native/core.js';
 import { validated } from '../../validation.js';
-import { fp32, type UpdateCodec } from './codecs.js';
+import { type UpdateCodec, updateCodec } from '../compression.js';
 import { type Call, type ClientTls, Connection, RefusedError, type Reply } from './connection.js';
 import { handlerOf, type RoundHandler, type RoundTask, type RoundUpdate, type SiteWork } from './handler.js';
 import {
@@ -91,7 +91,7 @@ export class DuetClient {
   #bytes = 0;
 
   private constructor(options: DuetClientOptions) {
-    const { site, handler, onEvent, codecs = [fp32] } = requireObject(options, 'options');
+    const { site, handler, onEvent, codecs = [updateCodec('fp32')] } = requireObject(options, 'options');
     requireText(options.name, 'name');
     requireText(options.server, 'server');
     const work = handler ?? (site && handlerOf(site));

@@ -1,8 +1,8 @@
 /** Answers clients: who joins and leaves, what each is to do now, what it downloads, and what it sends back. */
 
+import type { UpdateCodec } from '../compression.js';
 import type { Strategy } from '../strategies/strategy.js';
 import type { AuditEvent } from './audit.js';
-import type { UpdateCodec } from './codecs.js';
 import type { Answer, Request } from './endpoint.js';
 import type { NodeRecord, Nodes } from './nodes.js';
 import type { OpenRound } from './open-round.js';
@@ -180,7 +180,7 @@ export class Desk {
       throw new Refusal('FORBIDDEN', `the credentials are those of ${request.identity}, not of ${name}`);
     if (join.strategy !== undefined && join.strategy !== strategy.name)
       throw new Refusal('REFUSED', `this server trains with ${strategy.name}, not with ${join.strategy}`);
-    const codec = codecs.find((one) => join.codecs.includes(one.name));
+    const codec = join.codecs.flatMap((one) => codecs.find(({ name }) => name === one) ?? [])[0];
     if (!codec) {
       const known = codecs.map((one) => one.name).join(', ');
       throw new Refusal('REFUSED', `this server reads updates as ${known}, not as ${join.codecs.join(', ')}`);

@@ -5,11 +5,11 @@ import { requireFunction, requireList, requireObject } from '../../arguments.js'
 import { DuetError } from '../../errors.js';
 import type { TensorData } from '../../native/core.js';
 import { validated } from '../../validation.js';
+import { CODEC_NAMES, type UpdateCodec, updateCodec } from '../compression.js';
 import type { EvaluationReport } from '../evaluation.js';
 import type { Failure } from '../report.js';
 import type { Strategy } from '../strategies/strategy.js';
 import type { AuditEvent } from './audit.js';
-import { fp32, type UpdateCodec } from './codecs.js';
 import { checkAccess, checkedTokens, type ServerTls } from './credentials.js';
 import type { UpdateLimits } from './uploads.js';
 
@@ -53,7 +53,7 @@ export interface DuetServerOptions {
   seed?: number;
   /** What an update may be at most. Default: no limits. */
   limits?: UpdateLimits;
-  /** Encodings of updates, most wanted first. Default: fp32. */
+  /** Encodings of updates that are read. Default: fp32, bf16 and int8. */
   codecs?: readonly UpdateCodec[];
   /** Checkpoints kept besides the best one. Default 2. */
   keepCheckpoints?: number;
@@ -129,14 +129,15 @@ export interface CheckedOptions {
 
 /** @throws DuetError INVALID_ARGUMENT for options that cannot work */
 export function serverSettings(options: DuetServerOptions): CheckedOptions {
-  const { strategy, initial, tokens, codecs = [fp32], onEvent, ...rest } = requireObject(options, 'options');
+  const { strategy, initial, tokens, onEvent, ...rest } = requireObject(options, 'options');
+  const { codecs = CODEC_NAMES.map((name) => updateCodec(name)), ...values } = rest;
   requireObject(strategy, 'strategy', 'make one, e.g. new FedDat()');
   requireFunction(strategy.aggregate, 'aggregate of the strategy');
   requireObject(initial, 'initial');
   if (onEvent !== undefined) requireFunction(onEvent, 'onEvent');
   if (requireList([...codecs], 'codecs', requireObject).length === 0)
     throw new DuetError('INVALID_ARGUMENT', 'Expected at least 1 codec but received 0');
-  const settings = validated(schema, rest, 'options of DuetServer');
+  const settings = validated(schema, values, 'options of DuetServer');
   const checked = tokens && checkedTokens(tokens);
   const { host, tls, insecure } = settings;
   checkAccess({ host, tls: tls as ServerTls | undefined, tokens: checked, insecure });

@@ -9,7 +9,7 @@ import { codeOf, ioError, messageOf } from '../../errors.js';
 import type { TensorData, Tensors } from '../../native/core.js';
 import { native } from '../../native.js';
 import { validated } from '../../validation.js';
-import type { UpdateCodec } from './codecs.js';
+import type { UpdateCodec } from '../compression.js';
 import { OFFSET_HEADER, Refusal, updateSchema } from './protocol.js';
 
 /** What an update may be at most; absent: no limit. */
@@ -136,39 +136,27 @@ async function check(part: string, { codec, parameters, limits }: Expected): Pro
       `the update claims ${about.samples} samples, more than the limit of ${limits.samples}`,
     );
   const received = valuesOf(parameters);
-  if (codec.name === 'fp32') checkShapes(file.tensors, parameters);
+  checkShapes(file.tensors, parameters);
   const values = codec.decode(file.tensors, received);
-  const strange = Object.keys(values).find((name) => parameters[name] === undefined);
-  if (strange !== undefined) throw new Refusal('REFUSED', `the update has ${strange}, which does not travel`);
+  if (limits.norm === undefined) return;
   let squares = 0;
-  for (const [name, before] of Object.entries(received)) {
-    const after = values[name];
-    if (after?.length !== before.length) {
-      const has = after === undefined ? 'no values' : `${after.length} values`;
-      throw new Refusal('REFUSED', `the update has ${has} of ${name} instead of ${before.length}`);
-    }
-    const distance = await native.distance(after, before);
-    if (!Number.isFinite(distance)) throw new Refusal('REFUSED', `${name} of the update is not finite`);
-    squares += distance ** 2;
-  }
+  for (const [name, before] of Object.entries(received))
+    squares += (await native.distance(values[name] as Float32Array, before)) ** 2;
   const norm = Math.sqrt(squares);
-  if (limits.norm !== undefined && norm > limits.norm) {
-    throw new Refusal(
-      'REFUSED',
-      `the update has norm ${norm.toPrecision(6)}, more than the limit of ${limits.norm}`,
-    );
-  }
+  if (norm <= limits.norm) return;
+  throw new Refusal(
+    'REFUSED',
+    `the update has norm ${norm.toPrecision(6)}, more than the limit of ${limits.norm}`,
+  );
 }
 
+/** Other types are lists of values, whose number the codec checks. */
 function checkShapes(tensors: Record<string, TensorData>, parameters: Record<string, TensorData>): void {
   for (const [name, { dtype, shape }] of Object.entries(tensors)) {
     const expected = parameters[name]?.shape.join(' x ');
     const came = shape.join(' x ');
-    if (dtype !== 'f32' || (expected !== undefined && came !== expected))
-      throw new Refusal(
-        'REFUSED',
-        `${name} of the update is ${dtype} of ${came} instead of f32 of ${expected}`,
-      );
+    if (dtype === 'f32' && expected !== undefined && came !== expected)
+      throw new Refusal('REFUSED', `${name} of the update has shape ${came} instead of ${expected}`);
   }
 }
 
