@@ -18,8 +18,10 @@ import {
 } from './support/flower-sites.js';
 
 const ROUNDS = 3;
-/** Of a value after three rounds; orders of fp32 sums differ. */
+/** Of a shared value after three rounds: orders of fp32 sums differ. */
 const TOLERANCE = 1e-6;
+/** Of what a site keeps, which AdamW moves by its own length however small the gradient. */
+const OWN_TOLERANCE = 1e-5;
 /** Exit code of a command that was asked to stop. */
 const STOPPED = 130;
 
@@ -60,10 +62,10 @@ for (const [index, version] of FLOWER_VERSIONS.entries()) {
         await Promise.all(clients.map((client) => client.stop()));
         for (const [site, name] of sites.names.entries()) {
           const own = await arraysOf(join(folder, name, 'export', `${name}.safetensors`));
-          expect(distance(own, reference.sites[site] ?? {}), name).toBeLessThan(TOLERANCE);
+          expect(distance(own, reference.sites[site] ?? {}), name).toBeLessThan(OWN_TOLERANCE);
         }
         for (const client of clients) expect(await client.ended).toBe(STOPPED);
-        expect(link.log.count(/deactivate-node|Deactivated node/)).toBe(2);
+        expect(link.log.count(/Deactivated node_id/)).toBe(2);
       });
     }
 
