@@ -14,6 +14,7 @@ await DuetClient.run({
   server: url,
   name: `site${site}`,
   index: site,
+  insecure: process.env.DUET_TEST_INSECURE === '1',
   handler: {
     async train({ shared, round }) {
       dieIn('training');

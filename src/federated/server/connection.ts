@@ -8,6 +8,8 @@ import { MAX_MESSAGE, refusalSchema } from './protocol.js';
 const CONNECT_MS = 20_000;
 /** A request on which nothing moves for so long is given up. */
 const STALLED_MS = 60_000;
+/** Without a byte for twice as long, though it was asked for one, a connection is gone: lines that are cut do not say so. */
+const ALIVE_MS = 10_000;
 
 /** PEM texts of a client. */
 export interface ClientTls {
@@ -114,7 +116,16 @@ export class Connection {
         minVersion: 'TLSv1.2',
         settings: { enablePush: false },
       });
+      let seen = -1;
+      const alive = setInterval(() => {
+        const { bytesRead = 0 } = session.socket ?? {};
+        if (bytesRead === seen) fail(new Error(`the connection to ${server} is silent`));
+        else if (!session.closed) session.ping(() => {});
+        seen = bytesRead;
+      }, ALIVE_MS);
+      alive.unref();
       const fail = (error: Error) => {
+        clearInterval(alive);
         clearTimeout(timer);
         session.destroy();
         reject(hopeless(error, server) ?? error);

@@ -1,7 +1,7 @@
 /** The HTTP/2 side of a server: TLS, who asks, sizes, and refusals as words. What is answered is decided in server.ts. */
 
 import http2 from 'node:http2';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { z } from 'zod';
 import { ioError, messageOf } from '../../errors.js';
 import { validated } from '../../validation.js';
@@ -91,6 +91,8 @@ export class Endpoint {
   readonly #options: EndpointOptions;
   readonly #server: http2.Http2Server | http2.Http2SecureServer;
   readonly #sessions = new Set<http2.ServerHttp2Session>();
+  /** What is behind the sessions: one that is closing does not end while its line is cut. */
+  readonly #sockets = new Set<Socket>();
   readonly #identify: Identify;
 
   constructor(options: EndpointOptions) {
@@ -109,6 +111,10 @@ export class Endpoint {
           }),
         })
       : http2.createServer({ settings });
+    this.#server.on('connection', (socket: Socket) => {
+      this.#sockets.add(socket);
+      socket.once('close', () => this.#sockets.delete(socket));
+    });
     this.#server.on('session', (session: http2.ServerHttp2Session) => {
       this.#sessions.add(session);
       session.setTimeout(IDLE_MS, () => session.destroy());
@@ -139,7 +145,7 @@ export class Endpoint {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const session of this.#sessions) session.close();
     const late = setTimeout(() => {
-      for (const session of this.#sessions) session.destroy();
+      for (const socket of this.#sockets) socket.destroy();
     }, 1000);
     await closed;
     clearTimeout(late);
