@@ -17,7 +17,7 @@ interface Options {
   rootCertificates?: string;
   connections?: number;
   atOnce: number;
-  poll: number;
+  poll?: number;
   heartbeat: number;
   json?: boolean;
 }
@@ -53,7 +53,11 @@ export function addFlowerLoad(program: Command): void {
     .option('--root-certificates <file>', 'authority of the SuperLink (PEM)')
     .option('--connections <n>', 'TCP connections; by default one for 100 nodes', count)
     .option('--at-once <n>', 'nodes that work at a time', count, 16)
-    .option('--poll <seconds>', 'between two questions of a node', number, 3)
+    .option(
+      '--poll <seconds>',
+      'between two questions of a node; by default one for 100 nodes, at least 3',
+      number,
+    )
     .option('--heartbeat <seconds>', 'heartbeat interval', number, 300)
     .option('--json', 'print JSON')
     .action(async (options: Options) => {
@@ -88,7 +92,7 @@ export function addFlowerLoad(program: Command): void {
         }),
         ...(connections && { connections }),
         atOnce: options.atOnce,
-        pollSeconds: options.poll,
+        ...(options.poll !== undefined && { pollSeconds: options.poll }),
         heartbeatSeconds: options.heartbeat,
       });
       process.once('SIGINT', () => stop.abort());

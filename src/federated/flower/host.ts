@@ -29,7 +29,7 @@ export interface FlowerHostOptions {
   cacheBytes?: number;
   /** Default 300. */
   heartbeatSeconds?: number;
-  /** Default 3. */
+  /** Default: one for 100 nodes, 3 at least, which is some 100 questions a second. */
   pollSeconds?: number;
   backoff?: Backoff;
 }
@@ -44,6 +44,7 @@ export class FlowerHost {
     const { connections = Math.min(16, Math.ceil(nodes / 100)), cacheBytes = 256 * 2 ** 20 } = options;
     const fleet = fleetSource(connection, { connections });
     const gate = limitTo(options.atOnce ?? 16);
+    const pollGate = limitTo(Math.ceil(connections / 2));
     const cache = new SharedObjects(cacheBytes);
     this.nodes = Array.from(
       { length: nodes },
@@ -55,10 +56,11 @@ export class FlowerHost {
           ...(events && { events: events(index) }),
           ...(backoff && { backoff }),
           heartbeatSeconds: options.heartbeatSeconds ?? 300,
-          pollSeconds: options.pollSeconds ?? 3,
+          pollSeconds: options.pollSeconds ?? Math.max(3, nodes / 100),
           fleet,
           cache,
           gate,
+          pollGate,
         }),
     );
     this.#close = () => fleet.close();

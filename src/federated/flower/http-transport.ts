@@ -47,11 +47,12 @@ export function httpTransport(address: Address, connections = 16): ByteTransport
             }),
         },
       });
-      // Of the whole call; a socket's own timeout counts only silence.
-      const timer = setTimeout(
-        () => outgoing.destroy(new FleetError('DEADLINE_EXCEEDED', `no answer in ${timeoutMs / 1000} s`)),
-        timeoutMs,
-      );
+      // Of the whole call from when it has a connection; a socket's own timeout counts only silence.
+      let timer: NodeJS.Timeout | undefined;
+      outgoing.once('socket', () => {
+        const late = new FleetError('DEADLINE_EXCEEDED', `no answer in ${timeoutMs / 1000} s`);
+        timer = setTimeout(() => outgoing.destroy(late), timeoutMs);
+      });
       const fail = (error: unknown) => {
         clearTimeout(timer);
         reject(error);

@@ -58,7 +58,10 @@ export interface FlowerNodeOptions {
   /** Shared with other nodes; the caller closes it. */
   fleet?: FleetSource;
   cache?: ObjectCache;
+  /** Around the work on a message until its answer is stored. */
   gate?: Gate;
+  /** Around a question for messages: what nodes push must not wait behind thousands of these. */
+  pollGate?: Gate;
 }
 
 /** Error codes of Flower's messages. */
@@ -225,15 +228,16 @@ export class FlowerNode {
   }
 
   async #poll(session: Session): Promise<void> {
-    const { pollSeconds = 3 } = this.#options;
+    const { pollSeconds = 3, pollGate = (work) => work() } = this.#options;
     const { membership, caller, stop } = session;
+    const ask = () => caller.ask('pullMessages', { node: { nodeId: idOf(membership) } }, { until: stop });
     for (let refusals = 0; ; ) {
       this.#setState('waiting');
       throwIfAborted(stop, 'The node');
       await session.joining;
       let answer: PullMessagesResponse;
       try {
-        answer = await caller.ask('pullMessages', { node: { nodeId: idOf(membership) } }, { until: stop });
+        answer = await pollGate(ask);
         refusals = 0;
       } catch (error) {
         if (isBroken(error)) continue;
