@@ -6,6 +6,7 @@ import { addDfgnSample, addDfgnStep } from './dfgn-step.js';
 import { addFeddatStep } from './feddat-step.js';
 import { addFlowerLoad } from './flower-load.js';
 import { addProductRate } from './product-rate.js';
+import { addServerLoad } from './server-load.js';
 
 const program = new Command('npm run bench --')
   .description('Measures duet-train. Times depend on the machine; ratios are taken within one run.')
@@ -19,6 +20,7 @@ addDfgnSample(program);
 addProductRate(program);
 addFlowerLoad(program);
 addCompression(program);
+addServerLoad(program);
 
 try {
   await program.parseAsync();
