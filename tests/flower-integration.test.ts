@@ -21,7 +21,7 @@ const ROUNDS = 3;
 /** Of a shared value after three rounds: orders of fp32 sums differ. */
 const TOLERANCE = 1e-6;
 /** Of what a site keeps, which AdamW moves by its own length however small the gradient. */
-const OWN_TOLERANCE = 1e-5;
+const OWN_TOLERANCE = 1e-4;
 /** Exit code of a command that was asked to stop. */
 const STOPPED = 130;
 
