@@ -75,7 +75,7 @@ for (const [index, version] of FLOWER_VERSIONS.entries()) {
       const authority = new Authority();
       const link = await SuperLink.start(environment, { authority, authentication: true });
       const keys = [...sites.names, 'stranger'].map((name) => makeKey(join(folder, `${name}.key`)));
-      for (const key of keys.slice(0, -1)) await link.register(`${key}.pub`);
+      for (const key of keys.slice(0, -1)) await link.register(`${key}.pub`, app);
       const client = (site: number, key: string, ca: string, run: string) =>
         startClient(sites, site, link.fleet, [
           '--root-certificates',

@@ -307,13 +307,9 @@ export class SuperLink {
       folder,
       (await freePorts(3)) as [number, number, number],
     );
-    const trust = options.authority
-      ? `root-certificates = ${JSON.stringify(options.authority.certFile)}`
-      : 'insecure = true';
-    const connection = `address = "localhost:${link.#ports[0]}"\n${trust}\n`;
     await writeFile(
       join(folder, 'config.toml'),
-      `[superlink]\ndefault = "test"\n[superlink.test]\n${connection}`,
+      `[superlink]\ndefault = "test"\n[superlink.test]\n${link.#connection}`,
     );
     await link.#ready();
     return link;
@@ -355,23 +351,33 @@ export class SuperLink {
    * @param config run config
    */
   async run(app: string, config: Record<string, string | number> = {}): Promise<Process> {
-    if (minorOf(this.#environment.version) < 26) {
-      const connection = `address = "localhost:${this.#ports[0]}"\n`;
-      const { authority } = this.#options;
-      const trust = authority ? `root-certificates = "${authority.certFile}"` : 'insecure = true';
-      const project = join(app, 'pyproject.toml');
-      if (!/federations\.test/.test(await readFile(project, 'utf8')))
-        await appendFile(project, `\n[tool.flwr.federations.test]\n${connection}${trust}\n`);
-    }
+    await this.#connect(app);
     const settings = Object.entries(config).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
     const given = settings.length > 0 ? ['--run-config', settings.join(' ')] : [];
     return this.#command('flwr', ['run', app, 'test', '--stream', ...given]);
   }
 
   /** Registers a node's public key (a file in OpenSSH's format). */
-  async register(publicKeyFile: string): Promise<void> {
-    const registered = this.#command('flwr', ['supernode', 'register', publicKeyFile, 'test']);
+  async register(publicKeyFile: string, app: string): Promise<void> {
+    const place = (await this.#connect(app)) ? [app, 'test'] : ['test'];
+    const registered = this.#command('flwr', ['supernode', 'register', publicKeyFile, ...place]);
     if ((await registered.ended) !== 0) throw new Error(registered.tail());
+  }
+
+  /** Older commands find the SuperLink in the app. @returns whether this version does */
+  async #connect(app: string): Promise<boolean> {
+    if (minorOf(this.#environment.version) >= 26) return false;
+    const project = join(app, 'pyproject.toml');
+    if (/federations\.test/.test(await readFile(project, 'utf8'))) return true;
+    await appendFile(project, `\n[tool.flwr.federations.test]\n${this.#connection}`);
+    return true;
+  }
+
+  /** How commands find it and whom they trust. */
+  get #connection(): string {
+    const { authority } = this.#options;
+    const trust = authority ? `root-certificates = ${JSON.stringify(authority.certFile)}` : 'insecure = true';
+    return `address = "localhost:${this.#ports[0]}"\n${trust}\n`;
   }
 
   /** A stock node, which runs the app's own ClientApp. */
