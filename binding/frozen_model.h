@@ -8,6 +8,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "binding/convert.h"
@@ -22,7 +23,10 @@ struct FrozenOptions {
   DType compute = DType::f32;
   int threads = 0;
 };
-/// { device?: string, compute?: 'fp32' | 'bf16', threads?: number }
+/// Of { device?: string, compute?: 'fp32' | 'tf32' | 'bf16' }: where, and in what type activations are.
+std::pair<Device, DType> toDeviceAndCompute(const Named& named);
+
+/// { device?: string, compute?: 'fp32' | 'tf32' | 'bf16', threads?: number }
 FrozenOptions toFrozenOptions(const Named& named);
 
 template <typename Class, typename Network>

@@ -94,7 +94,10 @@ Napi::Value runOp(const Napi::CallbackInfo& info) {
   }
   const Named chosen = argument(info, 4, "device");
   const char* everywhere = std::getenv("DUET_TEST_DEVICE");  // runs the tests of ops on another device
-  const Device device = Device::named(chosen.given() ? toText(chosen) : everywhere ? everywhere : "cpu");
+  Device device = Device::named(chosen.given() ? toText(chosen) : everywhere ? everywhere : "cpu");
+  if (const auto compute = attributes.find("compute");
+      compute != attributes.end() && compute->second == Attribute("tf32"))
+    device = device.withTf32();
   std::optional<TensorView> gradient;
   if (const Named given = argument(info, 3, "gradOutput"); given.given()) gradient = toTensorView(given);
 

@@ -1,4 +1,6 @@
 // Class TextEncoder: a frozen CLIP text model, BERT or T5 encoder for JavaScript.
+#include <tuple>
+
 #include "binding/exports.h"
 #include "binding/frozen_model.h"
 #include "core/system.h"
@@ -151,13 +153,19 @@ class TextEncoderObject final : public FrozenModel<TextEncoderObject, TextEncode
 
 }  // namespace
 
+std::pair<Device, DType> toDeviceAndCompute(const Named& named) {
+  if (!named.given()) return {};
+  const Named where = property(named, "device"), type = property(named, "compute");
+  const Device device = where.given() ? Device::named(toText(where)) : Device();
+  const size_t choice = type.given() ? toChoice(type, {"fp32", "tf32", "bf16"}) : 0;
+  return {choice == 1 ? device.withTf32() : device, choice == 2 ? DType::bf16 : DType::f32};
+}
+
 FrozenOptions toFrozenOptions(const Named& named) {
   FrozenOptions options;
   if (!named.given()) return options;
-  const Named compute = property(named, "compute"), threads = property(named, "threads"),
-              device = property(named, "device");
-  if (device.given()) options.device = Device::named(toText(device));
-  if (compute.given() && toChoice(compute, {"fp32", "bf16"}) == 1) options.compute = DType::bf16;
+  std::tie(options.device, options.compute) = toDeviceAndCompute(named);
+  const Named threads = property(named, "threads");
   if (threads.given()) options.threads = static_cast<int>(toInteger(threads, 0, kMostThreads));
   return options;
 }

@@ -2,6 +2,8 @@
 
 #include <cfloat>
 
+#include "binding/frozen_model.h"
+
 namespace duet::binding {
 
 namespace {
@@ -83,11 +85,9 @@ ViltOptions toViltOptions(const Named& named) {
   if (const Named given = property(named, "threads"); given.given()) {
     options.threads = static_cast<int>(toInteger(given, 0, kMostThreads));
   }
-  if (const Named given = property(named, "compute"); given.given()) {
-    options.runtime.compute = toChoice(given, {"fp32", "bf16"}) == 0 ? Compute::fp32 : Compute::bf16;
-  }
-  if (const Named given = property(named, "device"); given.given())
-    options.device = Device::named(toText(given));
+  const auto [device, compute] = toDeviceAndCompute(named);
+  options.device = device;
+  options.runtime.compute = compute == DType::bf16 ? Compute::bf16 : Compute::fp32;
   return options;
 }
 

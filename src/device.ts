@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process';
 import { z } from 'zod';
 import { DuetError } from './errors.js';
-import type { DeviceInfo } from './native/core.js';
+import { computeTypes, type DeviceInfo } from './native/core.js';
 import { addonPath, native } from './native.js';
 
 /**
@@ -23,6 +23,9 @@ export const deviceSchema = z
   .regex(NAME, 'Expected auto, cpu, cuda or cuda:<index>')
   .transform((name) => name as DeviceName)
   .default('cpu');
+
+/** Of options: the type of large products. */
+export const computeSchema = z.enum(computeTypes).default('fp32');
 
 /** What this machine offers to compute with. */
 export interface Inspection {

@@ -30,6 +30,17 @@ test('auto and cpu open a model anywhere; cuda never falls back', () => {
   expect(open).toThrow(expect.objectContaining({ code: 'UNSUPPORTED', message: inspect().whyNoGpu }));
 });
 
+test('tf32 is of GPUs; the CPU says so', () => {
+  const open = () => Vilt.create(viltPreset('tiny'), { compute: 'tf32' });
+  expect(open).toThrow(
+    expect.objectContaining({
+      code: 'UNSUPPORTED',
+      message:
+        'Expected fp32 or bf16 for compute on the CPU but received tf32, which is of GPUs; choose device cuda',
+    }),
+  );
+});
+
 test.each(['gpu', 'cuda:', 'cuda:x', 'cuda:12345', 'CUDA', '', 'cuda: 0'])('%j is no device', (name) => {
   const open = () => Vilt.create(viltPreset('tiny'), { device: name as DeviceName });
   expect(open).toThrow(/Expected auto, cpu, cuda or cuda:<index> for device but received/);

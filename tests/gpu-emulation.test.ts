@@ -55,6 +55,20 @@ describe.skipIf(!there)(`on ${device}`, () => {
     expectClose(await check('mma_tf32', 128, c, d), product(c, d, 16, 8, 8), 1e-3, 'tf32');
   });
 
+  test.each([
+    ['f32', 1e-4, 1e-6],
+    ['tf32', 1e-4, 1e-3],
+  ] as const)('products in %s', async (compute, least, most) => {
+    const [m, k, n] = [70, 133, 36];
+    const [x, weight] = [normals(m * k, 5), normals(n * k, 6)];
+    const turned = Float32Array.from({ length: k * n }, (_, i) => weight[(i % n) * k + Math.floor(i / n)]!);
+    const inputs = { x: f32([m, k], x), weight: f32([n, k], weight) };
+    const out = floats((await native.runOp('linear', inputs, { compute }, undefined, device)).out);
+    const expected = product(x, turned, m, k, n);
+    expectClose(out, expected, most, 'product');
+    expect(out.every((value, i) => Math.abs(value - expected[i]!) <= least)).toBe(compute === 'f32');
+  });
+
   test('lists that change after they were uploaded', async () => {
     const out = await check('uploads', 600_000);
     expect(out.every((value, i) => value === i)).toBe(true);

@@ -8,6 +8,7 @@
 namespace duet::gpu {
 
 ProductKernels productKernels();
+ProductKernels tf32ProductKernels();
 NormKernels normKernels();
 ActivationKernels activationKernels();
 AttentionKernels attentionKernels();
@@ -56,12 +57,17 @@ Backend make() {
 extern "C" __attribute__((visibility("default"))) const duet::DevicePlugin* duetDevicePlugin() {
   using namespace duet;
   static const Backend backend = gpu::make();
+  static const Backend tf32 = [] {
+    Backend b = backend;
+    b.product = gpu::tf32ProductKernels();
+    return b;
+  }();
   static const Memory memory = gpu::deviceMemory();
   const auto use = [](int index) {
     gpu::useDevice(index);
     replaceMemory(&memory);  // of what the plugin itself makes
   };
   static const DevicePlugin plugin{kDeviceContract, gpu::kKind, gpu::deviceCount, gpu::describeDevice, use,
-                                   &backend,        &memory,    gpu::check};
+                                   &backend,        &tf32,      &memory,          gpu::check};
   return &plugin;
 }

@@ -27,13 +27,14 @@ struct DevicePlugin {
   /// Makes a device the one that this thread's kernels and memory belong to.
   void (*use)(int index);
   const Backend* backend;
+  const Backend* tf32;  // the same with products of f32 in tf32
   const Memory* memory;
   /// Tests of the ground kernels stand on, see check.cuda.cu.
   void (*check)(const char* what, const float* x, const float* y, float* out);
 };
 
 constexpr uint64_t kDeviceContract =
-    uint64_t{1} << 32 | sizeof(Backend) << 16 | sizeof(Memory) << 8 | sizeof(DeviceInfo);
+    uint64_t{2} << 32 | sizeof(Backend) << 16 | sizeof(Memory) << 8 | sizeof(DeviceInfo);
 
 /// The one symbol a plugin exports: `extern "C" const duet::DevicePlugin* duetDevicePlugin();`
 constexpr const char* kPluginSymbol = "duetDevicePlugin";

@@ -91,8 +91,8 @@ class Call {
   }
   DType compute() const {
     const std::string name = text("compute", "f32");
-    require(name == "f32" || name == "bf16",
-            "Expected 'f32' or 'bf16' for attribute 'compute' but received '", name, "'");
+    require(name == "f32" || name == "tf32" || name == "bf16",
+            "Expected 'f32', 'tf32' or 'bf16' for attribute 'compute' but received '", name, "'");
     if (name == "bf16" && !backend().product.supports(DType::bf16))
       fail(
           Code::Unsupported,

@@ -68,6 +68,16 @@ Device Device::named(const std::string& name) {
   return device;
 }
 
+Device Device::withTf32() const {
+  if (isHost())
+    fail(Code::Unsupported,
+         "Expected fp32 or bf16 for compute on the CPU but received tf32, which is of GPUs; choose device "
+         "cuda");
+  Device device = *this;
+  device.tf32_ = true;
+  return device;
+}
+
 std::vector<DeviceInfo> Device::all(const std::string& kind) {
   const DevicePlugin& plugin = pluginOf(kind);
   std::vector<DeviceInfo> devices;
@@ -83,7 +93,9 @@ const DevicePlugin* OnDevice::plugin() { return inUse; }
 
 OnDevice::OnDevice(const Device& device)
     : pluginBefore_(std::exchange(inUse, device.plugin_)),
-      backendBefore_(replaceBackend(device.plugin_ ? device.plugin_->backend : nullptr)),
+      backendBefore_(replaceBackend(!device.plugin_ ? nullptr
+                                    : device.tf32_  ? device.plugin_->tf32
+                                                    : device.plugin_->backend)),
       memoryBefore_(replaceMemory(device.plugin_ ? device.plugin_->memory : nullptr)) {
   if (device.plugin_) device.plugin_->use(device.index_);
 }

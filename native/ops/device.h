@@ -16,6 +16,8 @@ class Device {
   static Device named(const std::string& name);
   /// All devices of a kind. @throws as `named`
   static std::vector<DeviceInfo> all(const std::string& kind);
+  /// The same with fp32 products in tf32. @throws Unsupported for the CPU
+  Device withTf32() const;
   bool isHost() const { return plugin_ == nullptr; }
   DeviceInfo describe() const { return plugin_ ? plugin_->describe(index_) : DeviceInfo{}; }
 
@@ -23,6 +25,7 @@ class Device {
   friend class OnDevice;
   const DevicePlugin* plugin_ = nullptr;
   int index_ = 0;
+  bool tf32_ = false;
 };
 
 /// While one lives, this thread computes on a device.

@@ -65,6 +65,8 @@ Finish finishOf(const Product& c) {
           inFours};
 }
 
+/// f32 operands are taken as Float: float or tf32.
+template <typename Float>
 void multiply(const Product& c) {
   const Matrix& b = c.packedB ? c.packedB->matrix : c.b;
   for (DType dtype : {c.a.dtype, b.dtype, c.cType}) requireSupported(dtype);
@@ -77,7 +79,7 @@ void multiply(const Product& c) {
   const auto run = [&](const auto& left, const auto& right) {
     const TiledProduct<std::decay_t<decltype(left)>, std::decay_t<decltype(right)>> product{
         left, right, static_cast<int>(c.m), static_cast<int>(c.n), static_cast<int>(c.k), finishOf(c)};
-    b.dtype == DType::bf16 ? multiplyTiles<bf16>(product) : multiplyTiles<float>(product);
+    b.dtype == DType::bf16 ? multiplyTiles<bf16>(product) : multiplyTiles<Float>(product);
   };
   if (c.a.patches)
     run(patchOperandOf(*c.a.patches), operandOf(b, b.transposed));
@@ -139,7 +141,13 @@ int64_t rowsTogether() { return int64_t{64} * multiprocessors(); }
 }  // namespace
 
 ProductKernels productKernels() {
-  return {multiply, pack, packedBytes, supports, wantsPacked, takesPatches, rowsTogether};
+  return {multiply<float>, pack, packedBytes, supports, wantsPacked, takesPatches, rowsTogether};
+}
+
+ProductKernels tf32ProductKernels() {
+  ProductKernels kernels = productKernels();
+  kernels.multiply = multiply<tf32>;
+  return kernels;
 }
 
 }  // namespace gpu

@@ -91,6 +91,9 @@ class TileSource {
   bool aligned_;
 };
 
+DUET_DEVICE uint32_t bitsOf(float value) { return __float_as_uint(value); }
+DUET_DEVICE uint32_t bitsOf(tf32 value) { return __float_as_uint(value.value); }
+
 /// Words of 16 rows of A, or of 16 columns of B (two fragments), for one step along K.
 template <typename T, int Extent, bool AlongK, bool Left>
 DUET_DEVICE void loadWords(uint32_t (&words)[4], const T* tile, int first, int step) {
@@ -107,7 +110,7 @@ DUET_DEVICE void loadWords(uint32_t (&words)[4], const T* tile, int first, int s
     for (int i = 0; i < 4; ++i) {
       const int k = 8 * step + 4 * (Left ? i / 2 : i % 2) + lane % 4;
       const int column = first + 8 * (Left ? i % 2 : i / 2) + lane / 4;
-      words[i] = __float_as_uint(tile[Layout::place(k, column / 4) + column % 4]);
+      words[i] = bitsOf(tile[Layout::place(k, column / 4) + column % 4]);
     }
   }
 }
@@ -120,6 +123,14 @@ template <>
 struct Fragment<bf16> {
   uint32_t words[4];
   DUET_DEVICE void prepare() {}
+};
+
+template <>
+struct Fragment<tf32> {
+  uint32_t words[4];
+  DUET_DEVICE void prepare() {
+    for (uint32_t& word : words) word = toTf32(__uint_as_float(word));
+  }
 };
 
 /// An f32 as the sum of two tf32: 22 of its 24 bits.
@@ -137,6 +148,10 @@ struct Fragment<float> {
 
 DUET_DEVICE void multiplyAdd(float (&sums)[4], const Fragment<bf16>& a, const Fragment<bf16>& b, int half) {
   mmaBf16(sums, a.words, {b.words[2 * half], b.words[2 * half + 1]});
+}
+
+DUET_DEVICE void multiplyAdd(float (&sums)[4], const Fragment<tf32>& a, const Fragment<tf32>& b, int half) {
+  mmaTf32(sums, a.words, {b.words[2 * half], b.words[2 * half + 1]});
 }
 
 /// a b without the product of the rests, 2^-22 of it. Tensor cores cut off what does not fit their sum, where

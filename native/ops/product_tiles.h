@@ -7,6 +7,11 @@
 
 namespace duet::gpu {
 
+/// An f32 that products round to 11 bits.
+struct tf32 {
+  float value;
+};
+
 struct Operand {
   const void* data;
   int64_t stride;  // values between stored rows
@@ -43,7 +48,7 @@ struct TiledProduct {
   Finish finish;
 };
 
-/// Operands of bf16 or float, one of which may be patches.
+/// Operands of bf16, float or tf32, one of which may be patches.
 template <typename T, typename A, typename B>
 void multiplyTiles(const TiledProduct<A, B>& product);
 

@@ -2,7 +2,7 @@
 
 import { InvalidArgumentError, Option } from 'commander';
 import { type DeviceName, deviceSchema } from '../device.js';
-import type { ComputeType } from '../native/core.js';
+import { type ComputeType, computeTypes } from '../native/core.js';
 
 export interface RuntimeFlags {
   device: DeviceName;
@@ -32,7 +32,7 @@ export function threadsOption(): Option {
 }
 
 export function computeOption(): Option {
-  return new Option('--compute <type>', 'type of matrix products').choices(['fp32', 'bf16']).default('fp32');
+  return new Option('--compute <type>', 'type of matrix products').choices([...computeTypes]).default('fp32');
 }
 
 export function integer(least: number, most = Number.MAX_SAFE_INTEGER): (text: string) => number {

@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { requireInteger, requireObject, requireText } from '../arguments.js';
 import { readJson } from '../data/files.js';
-import { type DeviceName, deviceSchema, resolveDevice } from '../device.js';
+import { computeSchema, type DeviceName, deviceSchema, resolveDevice } from '../device.js';
 import { DuetError, throwIfAborted } from '../errors.js';
+import type { ComputeType } from '../native/core.js';
 import type { AutoencoderShape, NativeAutoencoderKl, PictureGrid } from '../native/stickers.js';
 import { guarded, native } from '../native.js';
 import { validated } from '../validation.js';
@@ -75,7 +76,7 @@ export async function readAutoencoderShape(folder: string): Promise<AutoencoderS
 
 const optionsSchema = z.strictObject({
   device: deviceSchema,
-  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  compute: computeSchema,
   threads: z.int().min(0).default(0),
 });
 
@@ -83,8 +84,8 @@ const optionsSchema = z.strictObject({
 export interface AutoencoderOptions {
   /** Where it computes. Default `cpu`. */
   device?: DeviceName;
-  /** Products in fp32 (default) or bf16, which on the CPU needs AVX-512. */
-  compute?: 'fp32' | 'bf16';
+  /** Products in fp32 (default), tf32 (GPUs alone) or bf16, which on the CPU needs AVX-512. */
+  compute?: ComputeType;
   /** 0 (default) takes one per physical processor. */
   threads?: number;
 }

@@ -3,9 +3,9 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { requireList, requireText } from '../arguments.js';
-import { type Device, type DeviceName, deviceSchema, resolveDevice } from '../device.js';
+import { computeSchema, type Device, type DeviceName, deviceSchema, resolveDevice } from '../device.js';
 import { DuetError } from '../errors.js';
-import type { TensorData, Tensors } from '../native/core.js';
+import type { ComputeType, TensorData, Tensors } from '../native/core.js';
 import type {
   DenoisingBatch,
   DenoisingOptions,
@@ -34,7 +34,7 @@ const WEIGHTS = 'model.safetensors';
 const optionsSchema = z.strictObject({
   seed: z.int().min(0).default(0),
   device: deviceSchema,
-  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  compute: computeSchema,
   threads: z.int().min(0).default(0),
 });
 
@@ -43,10 +43,10 @@ export interface DfgnOptions {
   /** Where it computes. Default `cpu`. */
   device?: DeviceName;
   /**
-   * Large products in fp32 (default) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
-   * losses are fp32 in both.
+   * Large products in fp32 (default), tf32 (GPUs alone) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
+   * losses are fp32 in all.
    */
-  compute?: 'fp32' | 'bf16';
+  compute?: ComputeType;
   /** Threads of the native queue; 0 (default) takes one per physical processor. */
   threads?: number;
   /** Of the initial weights. Default 0. */
@@ -76,7 +76,7 @@ export class Dfgn {
   /** Where it computes. */
   readonly device: Device;
   /** Type of the large products. */
-  readonly compute: 'fp32' | 'bf16';
+  readonly compute: ComputeType;
   /** Of the initial weights. */
   readonly seed: number;
   #native: NativeDfgn | undefined;

@@ -9,8 +9,9 @@ import {
   type TextEncoderKind,
   type TextTokenizer,
 } from '../data/text-tokenizer.js';
-import { type DeviceName, deviceSchema, resolveDevice } from '../device.js';
+import { computeSchema, type DeviceName, deviceSchema, resolveDevice } from '../device.js';
 import { DuetError, throwIfAborted } from '../errors.js';
+import type { ComputeType } from '../native/core.js';
 import type { NativeTextEncoder, TextStates, TokenBatch } from '../native/stickers.js';
 import { guarded, native } from '../native.js';
 import { validated } from '../validation.js';
@@ -20,7 +21,7 @@ import { weightFiles } from './weight-files.js';
 
 const optionsSchema = z.strictObject({
   device: deviceSchema,
-  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  compute: computeSchema,
   threads: z.int().min(0).default(0),
   length: z.int().min(2).optional(),
   maskPadding: z.boolean().optional(),
@@ -34,8 +35,8 @@ const optionsSchema = z.strictObject({
 export interface TextEncoderOptions {
   /** Where it computes. Default `cpu`. */
   device?: DeviceName;
-  /** Products in fp32 (default) or bf16, which on the CPU needs AVX-512. */
-  compute?: 'fp32' | 'bf16';
+  /** Products in fp32 (default), tf32 (GPUs alone) or bf16, which on the CPU needs AVX-512. */
+  compute?: ComputeType;
   /** 0 (default) takes one per physical processor. */
   threads?: number;
   /** Tokens every text is cut or padded to. Default: all positions of CLIP (77), otherwise 77 or as many as there are. */

@@ -4,13 +4,14 @@ import { z } from 'zod';
 import type { AnswerVocabulary } from '../data/answers.js';
 import type { PictureSpec } from '../data/image-processor.js';
 import type { Tokenizer } from '../data/tokenizer.js';
-import { type DeviceName, deviceSchema } from '../device.js';
+import { computeSchema, type DeviceName, deviceSchema } from '../device.js';
+import type { ComputeType } from '../native/core.js';
 
 /** What every way of opening a model takes, with all defaults. */
 export const viltOptionsSchema = z.strictObject({
   seed: z.int().min(0).default(0),
   device: deviceSchema,
-  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  compute: computeSchema,
   threads: z.int().min(0).default(0),
   adapters: z.strictObject({ reduction: z.int().min(1).default(16) }).optional(),
 });
@@ -22,10 +23,10 @@ export interface ViltOptions {
   /** Where it computes. Default `cpu`. */
   device?: DeviceName;
   /**
-   * Matrix products in fp32 (default) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
-   * losses are fp32 in both.
+   * Matrix products in fp32 (default), tf32 (GPUs alone) or bf16, which needs a processor with AVX-512; weights, norms, softmax and
+   * losses are fp32 in all.
    */
-  compute?: 'fp32' | 'bf16';
+  compute?: ComputeType;
   /** Threads of the native queue; 0 (default) takes one per physical processor. */
   threads?: number;
   /** Of everything that is drawn: fresh heads, adapters and, for `create`, the encoder. Default 0. */

@@ -22,7 +22,7 @@ import { type PictureSpec, pictureSpec, readPictureSpec } from '../data/image-pr
 import { Tokenizer } from '../data/tokenizer.js';
 import { type Device, resolveDevice } from '../device.js';
 import { DuetError, type DuetErrorCode } from '../errors.js';
-import type { TensorData, Tensors } from '../native/core.js';
+import type { ComputeType, TensorData, Tensors } from '../native/core.js';
 import type {
   AdapterMode,
   HiddenStates,
@@ -63,7 +63,7 @@ export class Vilt {
   /** Where it computes. */
   readonly device: Device;
   /** Type of the matrix products. */
-  readonly compute: 'fp32' | 'bf16';
+  readonly compute: ComputeType;
   /** Width of the model / width of the adapters; undefined without adapters. */
   readonly adapterReduction: number | undefined;
   /** Of heads and adapters, and of the encoder of a model that was created. */

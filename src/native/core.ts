@@ -17,7 +17,9 @@ export interface TensorData {
 export type Tensors = Record<string, Float32Array>;
 
 /** Type of the large matrix products; everything else is fp32. */
-export type ComputeType = 'fp32' | 'bf16';
+export const computeTypes = ['fp32', 'tf32', 'bf16'] as const;
+
+export type ComputeType = (typeof computeTypes)[number];
 
 /** AdamW with decoupled weight decay (arXiv 1711.05101); parameters without a gradient are skipped. */
 export interface OptimizerOptions {

@@ -7,6 +7,7 @@ import type { DeviceName } from '../device.js';
 import { DuetError } from '../errors.js';
 import { Dfgn } from '../models/dfgn.js';
 import { type DfgnConfig, dfgnConfig, dfgnConfigSchema } from '../models/dfgn-config.js';
+import type { ComputeType } from '../native/core.js';
 import { writeAtomic } from '../run/files.js';
 import { validated } from '../validation.js';
 import { CaptionText } from './caption-text.js';
@@ -41,7 +42,7 @@ export type SavedPipeline = z.output<typeof pipelineSchema>;
 
 export interface MachineSettings {
   device: DeviceName;
-  compute: 'fp32' | 'bf16';
+  compute: ComputeType;
   threads: number;
 }
 

@@ -12,8 +12,9 @@ import {
   requireObject,
   requireText,
 } from '../arguments.js';
-import { type DeviceName, deviceSchema } from '../device.js';
+import { computeSchema, type DeviceName, deviceSchema } from '../device.js';
 import { DuetError, throwIfAborted } from '../errors.js';
+import type { ComputeType } from '../native/core.js';
 import { validated } from '../validation.js';
 import { checkTiming } from './animation.js';
 import { StickerCheckpoints } from './checkpoints.js';
@@ -33,8 +34,8 @@ import { applyMasks } from './tasks.js';
 export interface PipelineOptions {
   /** Where it computes. Default `cpu`. */
   device?: DeviceName;
-  /** Large products in fp32 (default) or bf16, which needs a processor with AVX-512. */
-  compute?: 'fp32' | 'bf16';
+  /** Large products in fp32 (default), tf32 (GPUs alone) or bf16, which needs a processor with AVX-512. */
+  compute?: ComputeType;
   /** 0 (default) takes one per physical processor. */
   threads?: number;
 }
@@ -84,7 +85,7 @@ const DENOISE_INPUT = { known: true, frames: true, prompts: true, negativePrompt
 
 const machineSchema = z.strictObject({
   device: deviceSchema,
-  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  compute: computeSchema,
   threads: z.int().min(0).default(0),
 });
 

@@ -4,9 +4,10 @@ import { resolve } from 'node:path';
 import { z } from 'zod';
 import { requireInstance, requireKnown, requireObject } from '../arguments.js';
 import { StickerDataset } from '../data/stickers/dataset.js';
-import { type DeviceName, deviceSchema } from '../device.js';
+import { computeSchema, type DeviceName, deviceSchema } from '../device.js';
 import { DuetError } from '../errors.js';
 import { type DfgnConfig, type DfgnConfigInput, dfgnConfig } from '../models/dfgn-config.js';
+import type { ComputeType } from '../native/core.js';
 import { requireRunDir } from '../run/run-folder.js';
 import { validated } from '../validation.js';
 import { WORD_DROP_PROBABILITY } from './captions.js';
@@ -62,7 +63,7 @@ const settingsSchema = z.strictObject({
   wordDrop: rate.default(WORD_DROP_PROBABILITY),
   seed: z.int().min(0).default(0),
   device: deviceSchema,
-  compute: z.enum(['fp32', 'bf16']).default('fp32'),
+  compute: computeSchema,
   threads: z.int().min(0).default(0),
   runDir: z.string().optional(),
   resume: z.boolean().default(false),
@@ -121,8 +122,8 @@ export interface StickerTrainerOptions {
   seed?: number;
   /** Where it computes. Default `cpu`. */
   device?: DeviceName;
-  /** Large products in fp32 (default) or bf16; weights, norms and losses are fp32 in both. */
-  compute?: 'fp32' | 'bf16';
+  /** Large products in fp32 (default), tf32 (GPUs alone) or bf16; weights, norms and losses are fp32 in all. */
+  compute?: ComputeType;
   /** 0 (default) takes one per physical processor. */
   threads?: number;
   /** Folder for config, metrics and checkpoints. Without it nothing is kept. */

@@ -4,6 +4,7 @@ import { DiskCache } from '../data/disk-cache.js';
 import { type DeviceName, resolveDevice } from '../device.js';
 import { DuetError, throwIfAborted } from '../errors.js';
 import { AutoencoderKl } from '../models/autoencoder.js';
+import type { ComputeType } from '../native/core.js';
 import { native } from '../native.js';
 
 /** Sizes of clips outside of the network. */
@@ -123,7 +124,7 @@ const FORMAT = 1;
 /** How a space of latents is opened. */
 export interface LatentSpaceOptions {
   device?: DeviceName;
-  compute?: 'fp32' | 'bf16';
+  compute?: ComputeType;
   threads?: number;
   /** Of encoded clips that are kept in memory; default 1 GiB. */
   cacheBytes?: number;
