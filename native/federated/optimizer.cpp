@@ -36,7 +36,7 @@ const AdamW::State* AdamW::find(const Parameter& parameter) const {
 
 void AdamW::update(const std::vector<Parameter*>& parameters, double learningRate, ClearGradients clear,
                    float scale) {
-  std::vector<Parameter*> updated;
+  std::vector<std::pair<Parameter*, State*>> updated;
   std::vector<AdamWTensor> tensors;
   for (Parameter* p : parameters) {
     if (!p->hasGradient) {
@@ -45,16 +45,15 @@ void AdamW::update(const std::vector<Parameter*>& parameters, double learningRat
       currentMemory().zero(p->gradientTarget(accumulate), p->value.bytes());
     }
     State& s = state(*p);
-    ++s.step;
     const bool noDecay = !options_.decayAll && (p->name.find("bias") != std::string::npos ||
                                                 p->name.find("LayerNorm.weight") != std::string::npos);
-    updated.push_back(p);
-    p->hasGradient = false;  // one update, however often it is listed
+    updated.emplace_back(p, &s);
     tensors.push_back({p->f32(), p->gradient.f32(), s.average.f32(), s.averageSquare.f32(),
-                       p->value.elements(), s.step, noDecay ? 0.0 : options_.weightDecay});
+                       p->value.elements(), s.step + 1, noDecay ? 0.0 : options_.weightDecay});
   }
   backend().optimizer.adamw({learningRate, options_.beta1, options_.beta2, options_.epsilon, scale}, tensors);
-  for (Parameter* p : updated) {
+  for (const auto& [p, s] : updated) {
+    ++s->step;
     p->forgetGradient();
     p->changed();
   }

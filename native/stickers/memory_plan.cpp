@@ -1,5 +1,7 @@
 #include "stickers/memory_plan.h"
 
+#include <cmath>
+
 #include "ops/dry_run.h"
 #include "stickers/denoising_step.h"
 
@@ -8,7 +10,21 @@ namespace duet {
 namespace {
 // More than a step takes on any machine; address space costs nothing.
 constexpr size_t kAddressSpace = size_t{1} << 44;
+
+std::string gigabytes(size_t bytes) {
+  const double size = std::round(static_cast<double>(bytes) / 1e7) / 100;
+  return size < 0.01 ? "under 0.01 GB" : str(size, " GB");
+}
+
 }  // namespace
+
+std::string nameOf(const MemoryPlan& plan) {
+  const size_t all = plan.parameters + plan.gradients + plan.moments + plan.averages + plan.activations;
+  std::string text = str(gigabytes(all), ": parameters ", gigabytes(plan.parameters), ", gradients ",
+                         gigabytes(plan.gradients), ", moments ", gigabytes(plan.moments));
+  if (plan.averages > 0) text += ", averages " + gigabytes(plan.averages);
+  return text + ", activations " + gigabytes(plan.activations);
+}
 
 MemoryPlan planMemory(const DfgnConfig& config, DType compute, const PlannedStep& step) {
   const DryRun dry;

@@ -2,6 +2,8 @@
 // network of the same sizes whose memory is never touched, as a dry run.
 #pragma once
 
+#include <string>
+
 #include "models/dfgn_config.h"
 #include "ops/kernels.h"
 
@@ -23,6 +25,9 @@ struct MemoryPlan {
   /// What a step takes beside the gradients of the weights, which lie where activations lay before.
   size_t activations = 0;
 };
+
+/// "1.5 GB: parameters 0.5 GB, ..."
+std::string nameOf(const MemoryPlan& plan);
 
 MemoryPlan planMemory(const DfgnConfig& config, DType compute, const PlannedStep& step);
 

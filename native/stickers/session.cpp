@@ -125,6 +125,25 @@ void StickerSession::startTraining(const DenoisingOptions& options) {
       std::make_unique<DenoisingTraining>(state_->network, state_->arena, state_->compute, options);
 }
 
+namespace {
+
+PlannedStep plannedStep(std::span<const DenoisingBatch> batches, const DenoisingOptions& options) {
+  PlannedStep step;
+  for (const DenoisingBatch& b : batches) {
+    step.clips = std::max(step.clips, b.clips);
+    step.height = std::max(step.height, b.height);
+    step.width = std::max(step.width, b.width);
+    step.textTokens = std::max(step.textTokens, b.textTokens);
+    step.t5Tokens = std::max(step.t5Tokens, b.t5Tokens);
+  }
+  step.checkpoint = options.checkpoint;
+  step.ema = options.emaDecay.has_value();
+  step.accumulate = batches.size() > 1;
+  return step;
+}
+
+}  // namespace
+
 DenoisingResult StickerSession::step(std::span<const DenoisingBatch> batches) {
   DenoisingTraining& t = state_->active();
   state_->weightsChanged();
@@ -132,8 +151,13 @@ DenoisingResult StickerSession::step(std::span<const DenoisingBatch> batches) {
     DenoisingResult result = t.step(batches);
     state_->gradients = std::move(t.gradients);
     return result;
-  } catch (...) {
+  } catch (const Error& error) {
     AdamW::forget(t.trained);  // half a pass leaves no gradients behind
+    if (error.code != Code::OutOfMemory) throw;
+    fail(Code::OutOfMemory, error.what(), ". Training with such batches takes ",
+         nameOf(planMemory(t.network.config(), t.compute, plannedStep(batches, t.options))));
+  } catch (...) {
+    AdamW::forget(t.trained);
     throw;
   }
 }
