@@ -220,6 +220,14 @@ describe('the naming of the older strategies', () => {
     }
   });
 
+  test('rounds of earlier runs count', async () => {
+    const one = await handler();
+    const settings = config({ 'server-round': 2n, 'rounds-done': 12n });
+    const content: RecordDict = new Map();
+    await one.handle(message('train', content.set('arrays', arraysOf(one.site)).set('config', settings)));
+    expect(one.site.round).toBe(14);
+  });
+
   test('gives its initial parameters and properties', async () => {
     const one = await handler();
     const parameters = await one.handle(message('get_parameters', new Map()));

@@ -5,13 +5,15 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test, vi } from 'vitest';
 import { exportFlowerAppCommand } from '../src/cli/export-flower-app.js';
+import type { FederatedClient } from '../src/federated/client.js';
 import { exportFlowerApp, type FlowerAppOptions } from '../src/federated/flower/export-app.js';
+import { Site } from '../src/federated/site.js';
 import { FedAvg } from '../src/federated/strategies/fedavg.js';
 import { FedDat } from '../src/federated/strategies/feddat.js';
 import { LocalOnly } from '../src/federated/strategies/local.js';
 import { publishedName } from '../src/models/names.js';
 import { native } from '../src/native.js';
-import { temporaryFolder, tinyFederation, tinyModel } from './federation-support.js';
+import { temporaryFolder, tinyClients, tinyFederation, tinyModel } from './federation-support.js';
 
 const example = fileURLToPath(new URL('../examples/flower-server', import.meta.url));
 
@@ -53,8 +55,14 @@ test('the module in the app holds the same file', async () => {
   expect(Buffer.from(base64, 'base64').equals(await readFile(join(out, 'initial.safetensors')))).toBe(true);
 });
 
-test('a shared head travels, too', async () => {
-  const { names } = await written({ strategy: new FedAvg({ sharedHead: true }) });
+test('a shared head travels, too, in the order in which sites number their arrays', async () => {
+  const strategy = new FedAvg({ sharedHead: true });
+  const { names } = await written({ strategy });
+  const [client] = tinyClients(1);
+  const runDir = await temporaryFolder();
+  const site = await Site.open({ model: tinyModel(), strategy, client: client as FederatedClient, runDir });
+  expect(names).toEqual(site.sharedNames.map(publishedName));
+  await site.close();
   expect(names.filter((name) => name.startsWith('task_layer.vqa.'))).not.toHaveLength(0);
 });
 
