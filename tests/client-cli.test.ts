@@ -4,9 +4,14 @@ import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { drawSmallSet, duet, quickPretraining, quickRun, start, succeed } from './cli-support.js';
+import type { ArrayRecord, FlowerMessage, NumpyArray, RecordDict } from '../src/federated/flower/records.js';
+import { isAdapter, publishedName } from '../src/models/names.js';
+import { Vilt } from '../src/models/vilt.js';
+import { drawSmallSet, duet, metricsOf, quickPretraining, quickRun, start, succeed } from './cli-support.js';
 import { temporaryFolder } from './federation-support.js';
+import { FakeSuperLink } from './support/fake-superlink.js';
 
 const site = ['client', 'data', '--model', 'model', '--client', 'poster', '--run', 'run'];
 
@@ -180,4 +185,74 @@ describe('with data and a model', () => {
       },
     });
   });
+
+  test.each(['http', 'grpc'] as const)(
+    'killed and stopped while it trains for a SuperLink over %s',
+    async (transport) => {
+      const link = await FakeSuperLink.start({ transport });
+      const there = ['--superlink', link.address, '--insecure', '--local-epochs', '40'];
+      const [name, wholeName] = [`killed-${transport}`, `whole-${transport}`];
+      const shared = await sharedArrays(model);
+      const ask = (node: bigint, round: number) => {
+        const config = { kind: 'config', values: new Map([['server-round', BigInt(round)]]) } as const;
+        const arrays = { kind: 'arrays', values: shared } as const;
+        return link.send(
+          node,
+          new Map<string, typeof config | typeof arrays>([
+            ['arrays', arrays],
+            ['config', config],
+          ]),
+        );
+      };
+      const arraysIn = ({ content }: FlowerMessage) =>
+        ((content as RecordDict).get('arrays') as ArrayRecord).values;
+
+      const first = start(...client(name, ...there));
+      const [node] = (await link.nodesOnline(1)) as [bigint];
+      const asked = ask(node, 1);
+      await link.called('confirmMessageReceived');
+      await setTimeout(150);
+      first.child.kill('SIGKILL');
+      await first.finished;
+      const again = start(...client(name, ...there, '--resume'));
+      const answer = await link.reply(asked, 60);
+      expect(answer.metadata.srcNodeId).toBe(node);
+
+      const whole = start(...client(wholeName, ...there));
+      const [, other] = (await link.nodesOnline(2)) as [bigint, bigint];
+      expect(arraysIn(await link.reply(ask(other, 1), 60))).toEqual(arraysIn(answer));
+      whole.child.kill('SIGTERM');
+
+      const confirmed = link.callsTo('confirmMessageReceived');
+      const stopped = ask(node, 2);
+      await link.called('confirmMessageReceived', confirmed + 1);
+      await setTimeout(100);
+      again.child.kill('SIGTERM');
+      expect((await link.reply(stopped)).error).toEqual({
+        code: 2,
+        reason: expect.stringMatching(/the node was stopped/i),
+      });
+      const { status, stderr } = await again.finished;
+      expect(stderr).toMatch(/Stopping after the current step/);
+      expect([status, (await whole.finished).status]).toEqual([130, 130]);
+      expect(link.online).toEqual([]);
+      const lines = await metricsOf(join(folder, name));
+      expect(lines).toEqual(
+        await metricsOf(join(folder, wholeName)).then(([one]) => [{ ...one, task: asked }]),
+      );
+      await link.stop();
+    },
+  );
 });
+
+/** What travels, as an operator exports it. */
+async function sharedArrays(folder: string): Promise<Map<string, NumpyArray>> {
+  using model = await Vilt.fromPretrained(folder, { adapters: { reduction: 8 }, threads: 1 });
+  const values = await model.read(model.names((name) => isAdapter(name, 'adapter_1')));
+  return new Map(
+    Object.entries(model.withShapes(values)).map(([name, { shape, data }]) => [
+      publishedName(name),
+      { dtype: 'float32', shape, data: data as Float32Array },
+    ]),
+  );
+}
