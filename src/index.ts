@@ -73,21 +73,32 @@ export {
   type LabelledBatch,
 } from './federated/batch-source.js';
 export type { FederatedClient, LocalReport } from './federated/client.js';
-export { CODEC_NAMES, type CodecName } from './federated/compression.js';
+export {
+  CODEC_NAMES,
+  type CodecName,
+  type RoundingDraws,
+  type UpdateCodec,
+  updateCodec,
+} from './federated/compression.js';
 export type { DataReport } from './federated/data-report.js';
 export type { Accuracies, ClientEvaluation, EvaluationReport, Scored } from './federated/evaluation.js';
 export { Federation, type RunOptions } from './federated/federation.js';
+export type { NodeKeys } from './federated/flower/authentication.js';
 export { type FlowerAnswers, FlowerClient, type FlowerClientOptions } from './federated/flower/client.js';
+export type { ObjectCache } from './federated/flower/exchange.js';
 export { exportFlowerApp, type FlowerAppOptions } from './federated/flower/export-app.js';
+export type { FleetSource } from './federated/flower/fleet-source.js';
 export { FlowerHost, type FlowerHostOptions } from './federated/flower/host.js';
 export {
   FolderMessageStore,
   MemoryMessageStore,
   type MessageStore,
   type StoredMessage,
+  type StoredNode,
+  type StoredReply,
 } from './federated/flower/message-store.js';
 export type { FlowerNames } from './federated/flower/naming.js';
-export { FlowerNode, type FlowerNodeOptions, type NodeHandler } from './federated/flower/node.js';
+export { FlowerNode, type FlowerNodeOptions, type Gate, type NodeHandler } from './federated/flower/node.js';
 export type {
   MessageOutcome,
   NodeCounters,
@@ -95,16 +106,22 @@ export type {
   NodeState,
   Retry,
 } from './federated/flower/node-events.js';
+export type { ObjectTree } from './federated/flower/objects.js';
 export type {
+  ArrayData,
   ArrayRecord,
   ConfigRecord,
+  ConfigScalar,
+  ConfigValue,
   FlowerMessage,
   MessageMetadata,
   MetricRecord,
+  MetricValue,
   NumpyArray,
   RecordDict,
 } from './federated/flower/records.js';
-export type { FlowerConnection } from './federated/flower/transport.js';
+export type { Backoff } from './federated/flower/retry.js';
+export type { CallOptions, FleetTransport, FlowerConnection } from './federated/flower/transport.js';
 export type { FederationOptions, FederationSettings } from './federated/options.js';
 export { Accountant, type LedgerEntry, type PrivacySpent } from './federated/privacy/accountant.js';
 export {
@@ -115,20 +132,26 @@ export {
 } from './federated/privacy/protection.js';
 export type { Failure, Progress, RoundReport } from './federated/report.js';
 export type { Schedule } from './federated/schedule.js';
+export { type AuditEvent, type AuditLine, verifyAudit } from './federated/server/audit.js';
 export { type ClientEvent, DuetClient, type DuetClientOptions } from './federated/server/client.js';
+export type { ClientTls } from './federated/server/connection.js';
 export { readTokens, type ServerTls } from './federated/server/credentials.js';
+export type { NodeStatus } from './federated/server/desk.js';
 export {
   handlerOf,
   type RoundHandler,
   type RoundTask,
   type RoundUpdate,
+  type SiteWork,
 } from './federated/server/handler.js';
 export type { DuetServerOptions, NodeRound, ServerRound } from './federated/server/options.js';
 export { DuetServer } from './federated/server/server.js';
+export type { UpdateLimits } from './federated/server/uploads.js';
 export {
   Site,
   type SiteOptions,
   type SiteProgress,
+  type SiteProtection,
   type SiteReport,
   type SiteTask,
   type SiteUpdate,

@@ -17,7 +17,9 @@ import type { DType, TensorData, Tensors } from '../native/core.js';
 import { native } from '../native.js';
 import { updatePairs } from './update.js';
 
+/** Ways to write an update for the duet transport. */
 export const CODEC_NAMES = ['fp32', 'bf16', 'int8'] as const;
+/** One of `CODEC_NAMES`. */
 export type CodecName = (typeof CODEC_NAMES)[number];
 
 /** One way to write updates, known to both sides by its name. */

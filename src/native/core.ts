@@ -16,10 +16,10 @@ export interface TensorData {
 /** Parameter values by name. */
 export type Tensors = Record<string, Float32Array>;
 
-/** Type of the large matrix products; everything else is fp32. */
 export const computeTypes = ['fp32', 'tf32', 'bf16'] as const;
 
-export type ComputeType = (typeof computeTypes)[number];
+/** Type of the large matrix products; everything else is fp32. tf32: GPUs only. */
+export type ComputeType = 'fp32' | 'tf32' | 'bf16';
 
 /** AdamW with decoupled weight decay (arXiv 1711.05101); parameters without a gradient are skipped. */
 export interface OptimizerOptions {

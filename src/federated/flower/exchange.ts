@@ -23,6 +23,7 @@ export interface Caller {
 
 /** Where objects are looked for before they are pulled. */
 export interface ObjectCache {
+  /** The object, pulled if nobody has it. */
   get(id: string, pull: () => Promise<Uint8Array>): Promise<Uint8Array>;
 }
 

@@ -3,11 +3,13 @@
 import { type OpenOptions, openFleet } from './probe.js';
 import type { FleetTransport, FlowerConnection } from './transport.js';
 
+/** A transport that nodes share. */
 export interface FleetSource {
   /** The transport, opened once; fails as openFleet does, and is tried again by the next call. */
   open(signal?: AbortSignal): Promise<FleetTransport>;
   /** Forgets a transport that does not work any more. */
   renew(transport: FleetTransport): void;
+  /** Ends it for all. */
   close(): void;
 }
 

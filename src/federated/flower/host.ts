@@ -12,14 +12,17 @@ import { type NodeCounters, type NodeEvents, noCounts } from './node-events.js';
 import type { Backoff } from './retry.js';
 import type { FlowerConnection } from './transport.js';
 
+/** Many nodes in one process. */
 export interface FlowerHostOptions {
   /** Every node makes its own key. */
   connection: Omit<FlowerConnection, 'keys'>;
+  /** How many. */
   nodes: number;
-  /** @param index of the node, from 0 */
+  /** What a node does. @param index of the node, from 0 */
   handler(index: number): NodeHandler;
   /** Default: in memory. */
   store?(index: number): MessageStore;
+  /** Told of what a node does. */
   events?(index: number): NodeEvents;
   /** How many nodes pull, handle and encode at a time. Default 16. */
   atOnce?: number;
@@ -31,9 +34,11 @@ export interface FlowerHostOptions {
   heartbeatSeconds?: number;
   /** Default: one for 100 nodes, 3 at least, which is some 100 questions a second. */
   pollSeconds?: number;
+  /** Pauses between tries. */
   backoff?: Backoff;
 }
 
+/** Nodes of one SuperLink that share a process, a few connections and the objects they pull: load tests, simulations. */
 export class FlowerHost {
   readonly nodes: readonly FlowerNode[];
   readonly #close: () => void;

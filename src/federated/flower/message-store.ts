@@ -31,13 +31,16 @@ export interface StoredReply {
   objects: ReadonlyMap<string, Uint8Array>;
 }
 
+/** A message that a node took and has not answered to the end. */
 export interface StoredMessage {
   /** Id of the request. */
   id: string;
   metadata: MessageMetadata;
+  /** Ids of its objects. */
   tree: ObjectTree;
   /** All objects of the request, when they have been pulled; may be left out when there is a reply. */
   objects?: ReadonlyMap<string, Uint8Array>;
+  /** The answer, once there is one. */
   reply?: StoredReply;
 }
 
@@ -53,15 +56,17 @@ export interface StoredNode {
   selfRegistered: boolean;
 }
 
+/** A node's journal: what it took from its SuperLink, which is never delivered twice. */
 export interface MessageStore {
   /** Keeps a message, or more of it. */
   put(message: StoredMessage): Promise<void>;
   /** In the order in which they came. */
   pending(): Promise<StoredMessage[]>;
+  /** Forgets a message that is answered. */
   remove(id: string): Promise<void>;
   /** Absent: a node that comes back is a new one. */
   node?(): Promise<StoredNode | undefined>;
-  /** @param node undefined: forget it */
+  /** Keeps who the node is. @param node undefined: forget it */
   keepNode?(node: StoredNode | undefined): Promise<void>;
 }
 

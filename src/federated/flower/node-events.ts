@@ -1,5 +1,6 @@
 /** What a node tells of itself. */
 
+/** What a node is doing. */
 export type NodeState = 'joining' | 'waiting' | 'pulling' | 'working' | 'pushing' | 'leaving' | 'stopped';
 
 /** How a message ended. */
@@ -21,14 +22,19 @@ export interface Retry {
   seconds: number;
 }
 
+/** Callbacks of a node. */
 export interface NodeEvents {
+  /** It does something else now. */
   onState?(state: NodeState): void;
+  /** A message has ended. */
   onMessage?(outcome: MessageOutcome): void;
+  /** Something failed and is tried again. */
   onRetry?(retry: Retry): void;
   /** Of requests and answers, as protobuf. */
   onBytes?(up: number, down: number): void;
 }
 
+/** What a node has done. */
 export interface NodeCounters {
   bytesUp: number;
   bytesDown: number;

@@ -42,8 +42,11 @@ export interface NodeHandler {
 /** Lets a limited number of nodes work at a time. */
 export type Gate = <T>(work: () => Promise<T>) => Promise<T>;
 
+/** Everything a node can be told. */
 export interface FlowerNodeOptions {
+  /** Its SuperLink. */
   connection: FlowerConnection;
+  /** What it does with messages. */
   handler: NodeHandler;
   /** Default: one in memory. */
   store?: MessageStore;
@@ -53,10 +56,13 @@ export interface FlowerNodeOptions {
   pollSeconds?: number;
   /** How long a stopping node may take to push its answer and to leave. Default 30. */
   stopSeconds?: number;
+  /** Pauses between tries. */
   backoff?: Backoff;
+  /** Told of what it does. */
   events?: NodeEvents;
   /** Shared with other nodes; the caller closes it. */
   fleet?: FleetSource;
+  /** Objects that other nodes of the process have pulled. */
   cache?: ObjectCache;
   /** Around the work on a message until its answer is stored. */
   gate?: Gate;
@@ -70,7 +76,9 @@ const [APP_RAISED, MESSAGE_UNAVAILABLE] = [2, 3];
 const REJOINS = 3;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
+/** A node of a Flower federation: joins a SuperLink, pulls messages, has them handled, pushes the answers. */
 export class FlowerNode {
+  /** Since it was made. */
   readonly counters = noCounts();
   readonly #options: FlowerNodeOptions;
   readonly #events: NodeEvents;
@@ -93,6 +101,7 @@ export class FlowerNode {
     this.#fleet = options.fleet ?? fleetSource(options.connection);
   }
 
+  /** What it is doing. */
   get state(): NodeState {
     return this.#state;
   }

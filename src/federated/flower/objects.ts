@@ -18,6 +18,7 @@ import type { ArrayRecord, ConfigRecord, FlowerMessage, MetricRecord, RecordDict
 import { asciiJson, formatReferences, parseReferences } from './references.js';
 import { decodeBody, decodeValues, encodeBody, encodeValues } from './wire.js';
 
+/** Ids of an object and of what it consists of. */
 export interface ObjectTree {
   objectId: string;
   children: ObjectTree[];

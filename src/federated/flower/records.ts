@@ -10,20 +10,25 @@ export type { ArrayData, NumpyArray } from './npy.js';
 /** Model parameters by name; the legacy strategies go by their order. */
 export type ArrayRecord = { kind: 'arrays'; values: Map<string, NumpyArray> };
 
+/** Integers are bigint. */
 export type MetricValue = number | bigint | (number | bigint)[];
 
 /** Numbers by name; the elements of a list are of one type. */
 export type MetricRecord = { kind: 'metrics'; values: Map<string, MetricValue> };
 
+/** Integers are bigint. */
 export type ConfigScalar = number | bigint | boolean | string | Uint8Array;
 
+/** One value, or a list of one type. */
 export type ConfigValue = ConfigScalar | ConfigScalar[];
 
 /** Settings by name; the elements of a list are of one type. */
 export type ConfigRecord = { kind: 'config'; values: Map<string, ConfigValue> };
 
+/** The content of a message: records by name. */
 export type RecordDict = Map<string, ArrayRecord | MetricRecord | ConfigRecord>;
 
+/** Whom a message goes to, and until when. */
 export interface MessageMetadata {
   runId: bigint;
   /** Id of the message's object (sha256, hex); empty before it is encoded. */

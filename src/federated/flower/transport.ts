@@ -1,5 +1,5 @@
 /**
- * How a node talks to a SuperLink: the methods of Flower's Fleet API, over gRPC (Flower before 1.41) or HTTP (1.41 and newer). A
+ * How a node talks to a SuperLink: the methods of Flower's Fleet API, over gRPC (Flower before 1.40) or HTTP (1.40 and newer). A
  * transport carries bytes; requests and answers are the same protobuf in both.
  */
 
@@ -10,6 +10,7 @@ import type { NodeIdentity, NodeKeys } from './authentication.js';
 import { FleetError } from './fleet-error.js';
 import { Fleet } from './proto/fleet_pb.js';
 
+/** Where a SuperLink is, and how it is trusted. */
 export interface FlowerConnection {
   /** `host:port` of the SuperLink's Fleet API, or `http://host:port`, `https://host:port`. */
   superlink: string;
