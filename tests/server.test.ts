@@ -4,6 +4,7 @@ import { appendFile, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
+import { updateCodec } from '../src/federated/compression.js';
 import { sampleClients } from '../src/federated/sampling.js';
 import { type AuditLine, verifyAudit } from '../src/federated/server/audit.js';
 import type { ClientEvent } from '../src/federated/server/client.js';
@@ -69,6 +70,23 @@ test('a round asks those whom the seed draws', async () => {
   expect(values(started.server.shared)).toEqual(await byTheRules(drawn));
   // Everyone evaluates, and only in the last round.
   expect(reports.map(({ evaluation }) => evaluation?.clients.length)).toEqual([undefined, undefined, 4]);
+});
+
+test.each(['bf16', 'int8'] as const)('updates as %s', async (name) => {
+  const codec = updateCodec(name);
+  const started = await startServer({ runDir: await temporaryFolder(), minClients: 2, rounds: 1 });
+  const codecs = [codec, updateCodec('fp32')];
+  await Promise.all([startClient(started.url, 0, { codecs }), startClient(started.url, 1)]);
+  await started.rounds;
+  const received = await byTheRules([]);
+  const [own, plain] = [trained(received, 0, 1), trained(received, 1, 1)];
+  const shared = codec.decode(codec.encode(own, received), received);
+  const updates = [
+    { client: 'site0', samples: 10, shared },
+    { client: 'site1', samples: 11, shared: plain },
+  ];
+  expect(shared).not.toEqual(own);
+  expect(values(started.server.shared)).toEqual(await weightedMean(received, updates, 'samples'));
 });
 
 test('a strategy with an aggregate of its own is given all updates at once', async () => {

@@ -112,6 +112,8 @@ export function eventLine(event: AuditEvent): string | undefined {
       return `round ${round}: no answer of ${(event.missing as string[]).join(', ')} by the deadline`;
     case 'no quorum':
       return `round ${round}: ${event.received} of ${event.asked} updates, ${event.needed} are needed`;
+    case 'error':
+      return `error: ${message}`;
     case 'refused':
       return `refused ${client ?? event.address}: ${message}`;
     default:

@@ -153,7 +153,8 @@ async function serve(this: Command, initial: string, flags: ServerFlags): Promis
         keepCheckpoints: flags.keep,
         onEvent: (event) => {
           const line = eventLine(event);
-          if (line !== undefined) table.note(line);
+          // The table shows who has sent something.
+          if (line !== undefined && !(process.stderr.isTTY && event.event === 'update')) table.note(line);
         },
       });
       using _ = table.follow(() => server.nodes());

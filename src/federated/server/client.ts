@@ -179,9 +179,15 @@ export class DuetClient {
       const seconds = (performance.now() - start) / 1000;
       if (answered) this.#tell({ event: 'answered', kind, round, seconds, bytes: this.#bytes });
     } catch (error) {
-      if (!(error instanceof RefusedError) || !['LATE', 'REFUSED', 'TOO_LARGE'].includes(error.code))
+      if (
+        !(error instanceof RefusedError) ||
+        !['LATE', 'REFUSED', 'TOO_LARGE', 'DIGEST'].includes(error.code)
+      )
         throw error;
-      this.#tell({ event: 'refused', kind, round, message: error.message });
+      const { code, message } = error;
+      this.#tell({ event: 'refused', kind, round, message });
+      if (code === 'DIGEST')
+        await this.#call({ method: 'POST', path: PATHS.failure + id, body: { code: 'CORRUPT', message } });
     }
   }
 
@@ -245,6 +251,7 @@ export class DuetClient {
       method: 'GET',
       path: PATHS.shared + hash,
       limit: sharedBytes,
+      patient: true,
     });
     if (createHash('sha256').update(body).digest('hex') !== hash)
       throw new Error('the shared parameters were damaged on their way');
@@ -291,7 +298,13 @@ export class DuetClient {
         [OFFSET_HEADER]: String(offset),
       };
       try {
-        await this.#call({ method: 'PUT', path: PATHS.update + id, headers, body: body.subarray(offset) });
+        await this.#call({
+          method: 'PUT',
+          path: PATHS.update + id,
+          headers,
+          body: body.subarray(offset),
+          patient: true,
+        });
         return;
       } catch (error) {
         const { code, headers: answer } =

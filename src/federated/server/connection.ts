@@ -6,7 +6,7 @@ import { isLoopback } from './credentials.js';
 import { MAX_MESSAGE, refusalSchema } from './protocol.js';
 
 const CONNECT_MS = 20_000;
-/** A request on which nothing moves for so long is given up. */
+/** When nothing moves on a request for so long, its connection is taken for lost. */
 const STALLED_MS = 60_000;
 /** Without a byte for twice as long, though it was asked for one, a connection is gone: lines that are cut do not say so. */
 const ALIVE_MS = 10_000;
@@ -39,6 +39,8 @@ export interface Call {
   headers?: Record<string, string>;
   /** JSON, or bytes, which are sent when the server is ready for them. */
   body?: unknown;
+  /** The server may let this one wait in line; that the connection lives is for other requests to find out. */
+  patient?: boolean;
   /** Most bytes of the answer. */
   limit?: number;
   signal?: AbortSignal;
@@ -158,7 +160,7 @@ export class Connection {
         reject(error ?? new Error(`the connection to ${server} was lost during ${method} ${path}`));
       const abort = () => stream.close(http2.constants.NGHTTP2_CANCEL);
       signal?.addEventListener('abort', abort, { once: true });
-      stream.setTimeout(STALLED_MS, abort);
+      if (!call.patient) stream.setTimeout(STALLED_MS, () => session.destroy());
       let reply: Reply | undefined;
       let filled = 0;
       stream.on('continue', () => {

@@ -187,7 +187,7 @@ export class Desk {
     }
     const other = nodes
       .all()
-      .find((one) => join.index !== undefined && one.index === join.index && one.name !== name);
+      .find((one) => join.index !== undefined && one.index === join.index && one.name !== name && !one.left);
     if (other) throw new Refusal('REFUSED', `index ${join.index} belongs to ${other.name} already`);
     const parameters = shared.pick((one) => strategy.isShared(one, task));
     if (Object.keys(parameters).length === 0)
@@ -277,9 +277,11 @@ export class Desk {
     await checkOffset(upload);
     const { stream } = request;
     const received = this.#transfers.run(async () => {
+      await this.#due(name, id, 'train');
       stream.setTimeout(STALLED_MS, () => stream.close());
       request.proceed();
       await receive(stream, upload, (count) => this.#count(name, 'up', count));
+      stream.setTimeout(0);
     });
     const entry = { stop: () => stream.close(), ended: received.catch(() => {}) };
     this.#uploads.set(name, entry);

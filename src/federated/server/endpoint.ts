@@ -161,12 +161,17 @@ export class Endpoint {
     } catch (error) {
       if (stream.destroyed && !(error instanceof Refusal)) return;
       if (!(error instanceof Refusal)) this.#options.onError(error);
-      const refusal = error instanceof Refusal ? error : new Refusal('INTERNAL', messageOf(error));
+      const refusal = error instanceof Refusal ? error : internal();
       this.#options.onRefusal(refusal, { identity, address, path: headers[':path'] ?? '' });
       const { code, message } = refusal;
       send(stream, { status: REFUSAL_STATUS[code], headers: refusal.headers, body: { code, message } });
     }
   }
+}
+
+/** What went wrong inside is told to the server's own people. */
+function internal(): Refusal {
+  return new Refusal('INTERNAL', 'something went wrong at the server; try again later');
 }
 
 function send(stream: http2.ServerHttp2Stream, { status, headers, body }: Answer): void {

@@ -45,7 +45,7 @@ export interface DuetServerOptions {
   attempts?: number;
   /** Longest time of a round's training, and of its evaluation. Default 3600. */
   deadlineSeconds?: number;
-  /** Clients say that they are there so often; after three times that they count as away. Default 15. */
+  /** Clients say that they are there so often; after three times that they count as away. At most 30, default 15. */
   heartbeatSeconds?: number;
   /** Evaluate every so many rounds and after the last. Default every round. */
   evaluation?: { every?: number };
@@ -112,7 +112,7 @@ const schema = z.strictObject({
   quorum: z.number().min(0).max(1).default(0),
   attempts: count.default(3),
   deadlineSeconds: z.number().gt(0).default(3600),
-  heartbeatSeconds: z.number().gt(0).max(60).default(15),
+  heartbeatSeconds: z.number().gt(0).max(30).default(15),
   evaluation: z.strictObject({ every: count.default(1) }).prefault({}),
   seed: z.int().min(0).default(0),
   limits: z.strictObject({ norm: z.number().gt(0).optional(), samples: count.optional() }).prefault({}),

@@ -3,7 +3,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { requireObject } from '../../arguments.js';
-import { DuetError, throwIfAborted } from '../../errors.js';
+import { DuetError, messageOf, throwIfAborted } from '../../errors.js';
 import { native } from '../../native.js';
 import { parseJson } from '../../run/files.js';
 import { RunFolder } from '../../run/run-folder.js';
@@ -184,9 +184,10 @@ export class DuetServer {
       onError: (error) => {
         if (error instanceof DuetError && ['IO', 'DISK_FULL', 'INTERNAL'].includes(error.code))
           onError(error);
+        this.#log(audit, { event: 'error', message: messageOf(error) }).catch(onError);
       },
       onRefusal: ({ code, message }, { identity, address, path }) => {
-        const usual = ['LATE', 'OFFSET', 'CLOSING', 'UNKNOWN', 'REPLACED'].includes(code);
+        const usual = ['LATE', 'OFFSET', 'CLOSING', 'UNKNOWN', 'REPLACED', 'INTERNAL'].includes(code);
         const told = path.startsWith(PATHS.update) && ['REFUSED', 'TOO_LARGE'].includes(code);
         if (usual || told || performance.now() - lastMs < REFUSAL_MS) return;
         lastMs = performance.now();
