@@ -83,11 +83,9 @@ export {
 export type { DataReport } from './federated/data-report.js';
 export type { Accuracies, ClientEvaluation, EvaluationReport, Scored } from './federated/evaluation.js';
 export { Federation, type RunOptions } from './federated/federation.js';
-export type { NodeKeys } from './federated/flower/authentication.js';
+export { NodeIdentity, type NodeKeys } from './federated/flower/authentication.js';
 export { type FlowerAnswers, FlowerClient, type FlowerClientOptions } from './federated/flower/client.js';
-export type { ObjectCache } from './federated/flower/exchange.js';
 export { exportFlowerApp, type FlowerAppOptions } from './federated/flower/export-app.js';
-export type { FleetSource } from './federated/flower/fleet-source.js';
 export { FlowerHost, type FlowerHostOptions } from './federated/flower/host.js';
 export {
   FolderMessageStore,
@@ -121,7 +119,7 @@ export type {
   RecordDict,
 } from './federated/flower/records.js';
 export type { Backoff } from './federated/flower/retry.js';
-export type { CallOptions, FleetTransport, FlowerConnection } from './federated/flower/transport.js';
+export type { FlowerConnection } from './federated/flower/transport.js';
 export type { FederationOptions, FederationSettings } from './federated/options.js';
 export { Accountant, type LedgerEntry, type PrivacySpent } from './federated/privacy/accountant.js';
 export {

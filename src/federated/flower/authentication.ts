@@ -38,6 +38,7 @@ const CURVES = [
   { ssh: 'nistp521', jwk: 'P-521', node: 'secp521r1', bytes: 66 },
 ] as const;
 
+/** A node's key and what it signs; `openSshPublicKey` is what an operator registers. */
 export class NodeIdentity {
   /** PEM, SubjectPublicKeyInfo. */
   readonly publicKey: Buffer;

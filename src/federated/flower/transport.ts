@@ -22,6 +22,7 @@ export interface FlowerConnection {
   keys?: NodeKeys;
 }
 
+/** Of one request. */
 export interface CallOptions {
   /** Who asks. Absent: an unsigned call, which a SuperLink refuses. */
   identity?: NodeIdentity;
@@ -33,8 +34,11 @@ export interface CallOptions {
 }
 
 type Methods = (typeof Fleet)['method'];
+/** Methods of Flower's Fleet API. */
 export type FleetMethod = keyof Methods;
+/** What a method takes. */
 export type FleetRequest<M extends FleetMethod> = MessageInitShape<Methods[M]['input']>;
+/** What a method answers. */
 export type FleetResponse<M extends FleetMethod> = MessageShape<Methods[M]['output']>;
 
 /** The Fleet API. A call that fails throws a FleetError, a cancelled one CANCELLED. */
@@ -52,6 +56,7 @@ export interface ByteTransport {
     body: Uint8Array,
     options: CallOptions & { timeoutMs: number },
   ): Promise<Uint8Array>;
+  /** Ends its connections. */
   close(): void;
 }
 

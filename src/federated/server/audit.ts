@@ -9,6 +9,7 @@ import { appendDurably, readIfThere, writeAtomic } from '../../run/files.js';
 
 /** What a line tells besides its time and the hash of the line before it. */
 export type AuditEvent = { event: string } & Record<string, unknown>;
+/** A line of audit.jsonl. */
 export type AuditLine = AuditEvent & { at: string; previous: string };
 
 /** The `previous` of the first line. */

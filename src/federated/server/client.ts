@@ -52,17 +52,18 @@ export interface DuetClientOptions {
   codecs?: readonly UpdateCodec[];
   /** Ends the client: its work stops, it leaves, and `run` throws CANCELLED. */
   signal?: AbortSignal;
+  /** Told of what happens to it. */
   onEvent?: (event: ClientEvent) => void;
 }
 
 /** What happens to a client. */
 export type ClientEvent =
   | { event: 'joined'; rounds: number }
-  | { event: 'task'; kind: Task['kind']; round: number; secondsLeft: number }
-  | { event: 'answered'; kind: Task['kind']; round: number; seconds: number; bytes: number }
+  | { event: 'task'; kind: 'train' | 'evaluate'; round: number; secondsLeft: number }
+  | { event: 'answered'; kind: 'train' | 'evaluate'; round: number; seconds: number; bytes: number }
   /** The server does not count an answer: it came late, or is no update it can use. */
-  | { event: 'refused'; kind: Task['kind']; round: number; message: string }
-  | { event: 'failed'; kind: Task['kind']; round: number; message: string }
+  | { event: 'refused'; kind: 'train' | 'evaluate'; round: number; message: string }
+  | { event: 'failed'; kind: 'train' | 'evaluate'; round: number; message: string }
   /** The server cannot be reached. */
   | { event: 'retry'; message: string; seconds: number };
 
@@ -79,6 +80,7 @@ interface Ready {
   digest: string;
 }
 
+/** One client of a DuetServer. */
 export class DuetClient {
   readonly #options: DuetClientOptions;
   readonly #handler: RoundHandler;

@@ -26,6 +26,7 @@ export interface RoundUpdate {
 
 /** The work of one participant. Both calls are made again with the same id when an answer was lost on its way. */
 export interface RoundHandler {
+  /** A local training from the server's shared parameters. */
   train(task: RoundTask, options: { signal: AbortSignal }): Promise<RoundUpdate>;
   /** Of a site without evaluation data: 0 samples. */
   evaluate(
@@ -36,10 +37,12 @@ export interface RoundHandler {
 
 /** What of a site a handler needs. */
 export interface SiteWork {
+  /** See `Site.train`. */
   train(
     task: RoundTask,
     options: { signal: AbortSignal },
   ): Promise<{ samples: number; shared: Tensors; report: LocalReport }>;
+  /** See `Site.evaluate`. */
   evaluate(task: RoundTask, options: { signal: AbortSignal }): Promise<Scored | undefined>;
 }
 
