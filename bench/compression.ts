@@ -22,6 +22,7 @@ import { count, threadsOption } from './product-rate.js';
 
 interface Options {
   strategy: string;
+  sharedHead?: boolean;
   rounds: number;
   seeds: number[];
   clip: number;
@@ -55,6 +56,7 @@ interface Row extends Way {
 function waysOf({ clip, noise }: Options): Way[] {
   return [
     { name: 'fp32', codec: 'fp32' },
+    { name: 'nothing (clipped to 1e-9)', codec: 'fp32', clip: 1e-9 },
     { name: 'bf16', codec: 'bf16' },
     { name: 'int8, to nearest', codec: 'int8' },
     { name: 'int8, stochastic', codec: 'int8', stochastic: true },
@@ -118,7 +120,7 @@ class Journey {
 }
 
 async function measure(run: string, options: Options): Promise<Row[]> {
-  const { rounds, threads } = options;
+  const { rounds, threads, strategy, sharedHead = false } = options;
   const [data, modelFolder] = [join(run, 'data'), join(run, 'model')];
   const { clients, answers } = await loadFederation(data, modelFolder, {
     view: 'style',
@@ -145,7 +147,7 @@ async function measure(run: string, options: Options): Promise<Row[]> {
         });
         const federation = new Federation({
           ...{ model, clients, rounds, seed, batchSize: 32, learningRate: 3e-3 },
-          strategy: journey.through(strategyByName(options.strategy)),
+          strategy: journey.through(strategyByName(strategy, { fedavg: { sharedHead } })),
           schedule: { kind: 'constant', warmup: 0 },
           evaluation: { every: rounds },
         });
@@ -190,6 +192,11 @@ export function addCompression(program: Command): void {
     .description('Bytes and accuracy of a federation whose updates are compressed, or clipped and noised.')
     .argument('<run>', 'folder of a quickstart: its data and model are used')
     .option('--strategy <name>', 'feddat or fedavg', 'fedavg')
+    .option(
+      '--shared-head',
+      'fedavg: the head travels too, so that nothing is learned without updates',
+      false,
+    )
     .option('--rounds <count>', 'rounds of each federation', count, 4)
     .option('--seeds <list>', 'of the federations', list, [1, 2, 3])
     .option('--clip <norm>', 'bound of an update', Number, 1)

@@ -109,9 +109,11 @@ describe.each(CODEC_NAMES)('%s', (name) => {
 
   test('other names, types and lengths are refused', () => {
     const other: TensorData = { dtype: 'f16', shape: [5], data: new Uint16Array(5) };
-    expect(changed((encoded) => delete encoded[bias])).toThrow(corrupt(/for adapter.up.bias .* found none/));
+    expect(changed((encoded) => delete encoded[bias])).toThrow(
+      corrupt(/for adapter.up.bias .* found nothing/),
+    );
     expect(changed((encoded) => (encoded.extra = other))).toThrow(corrupt(/no tensor extra/));
-    expect(changed((encoded) => (encoded[bias] = other))).toThrow(corrupt(/found f16/));
+    expect(changed((encoded) => (encoded[bias] = other))).toThrow(corrupt(/found "f16"/));
     expect(changed((encoded) => (encoded[bias] = { ...encoded[bias]!, data: new Int32Array(5) }))).toThrow(
       corrupt(/Expected .* for adapter.up.bias/),
     );
@@ -125,8 +127,9 @@ describe.each(CODEC_NAMES)('%s', (name) => {
     expect(
       changed((encoded) => Object.defineProperty(encoded, '__proto__', { value: other, enumerable: true })),
     ).toThrow(corrupt(/no tensor __proto__/));
+    expect(changed((encoded) => (encoded[bias] = null as never))).toThrow(corrupt(/found nothing/));
     const inherited = Object.create(codec.encode(update, received)) as Record<string, TensorData>;
-    expect(() => codec.decode(inherited, received)).toThrow(corrupt(/found none/));
+    expect(() => codec.decode(inherited, received)).toThrow(corrupt(/found nothing/));
   });
 
   test('decoded numbers that are not finite are refused', () => {

@@ -11,15 +11,15 @@
  * To that the rounding of received + difference in fp32 is added. int8 takes about a quarter of the bytes of fp32.
  */
 
-import { requireInteger, requireObject } from '../arguments.js';
-import { DuetError, messageOf } from '../errors.js';
+import { invalid, requireInstance, requireInteger, requireObject } from '../arguments.js';
+import { DuetError, messageOf, shown } from '../errors.js';
 import type { DType, TensorData, Tensors } from '../native/core.js';
 import { native } from '../native.js';
 import { updatePairs } from './update.js';
 
-/** Ways to write an update for the duet transport. */
+/** All codecs. */
 export const CODEC_NAMES = ['fp32', 'bf16', 'int8'] as const;
-/** One of `CODEC_NAMES`. */
+/** Name of a codec. */
 export type CodecName = (typeof CODEC_NAMES)[number];
 
 /** One way to write updates, known to both sides by its name. */
@@ -51,6 +51,7 @@ export interface RoundingDraws {
  * @param draws int8 rounds stochastically, so that updates are right on average; without them to nearest. Decoding needs none.
  */
 export function updateCodec(name: CodecName, draws?: RoundingDraws): UpdateCodec {
+  if (!CODEC_NAMES.includes(name)) throw invalid(`one of ${CODEC_NAMES.join(', ')}`, 'codec', name);
   if (draws !== undefined) {
     for (const key of ['seed', 'stream'] as const) requireInteger(requireObject(draws, 'draws')[key], key, 0);
     if (name !== 'int8')
@@ -59,19 +60,7 @@ export function updateCodec(name: CodecName, draws?: RoundingDraws): UpdateCodec
         `Expected no draws for ${name}: only int8 rounds stochastically`,
       );
   }
-  switch (name) {
-    case 'fp32':
-      return fp32;
-    case 'bf16':
-      return bf16;
-    case 'int8':
-      return int8(draws);
-    default:
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected one of ${CODEC_NAMES.join(', ')} for codec but received "${name}"`,
-      );
-  }
+  return name === 'int8' ? int8(draws) : name === 'bf16' ? bf16 : fp32;
 }
 
 const fp32: UpdateCodec = {
@@ -155,17 +144,16 @@ function decoded(
       'CORRUPT',
       `Expected no tensor ${strange} in an update: it is no parameter that travels`,
     );
-  const made = names.map((name): [string, Float32Array] => {
+  const made = Object.entries(received).map(([name, before]): [string, Float32Array] => {
     const tensors = parts.map(([prefix, dtype]) => {
       const tensor = Object.hasOwn(encoded, prefix + name) ? encoded[prefix + name] : undefined;
       if (tensor?.dtype === dtype && tensor.data instanceof ARRAYS[dtype]) return tensor;
-      const found = tensor === undefined ? 'none' : String(tensor.dtype);
       throw new DuetError(
         'CORRUPT',
-        `Expected ${dtype} for ${prefix}${name} of an update but found ${found}`,
+        `Expected ${dtype} for ${prefix}${name} of an update but found ${shown(tensor?.dtype)}`,
       );
     });
-    return [name, naming(name, () => decode(name, tensors, received[name] as Float32Array))];
+    return [name, naming(name, () => decode(name, tensors, requireInstance(before, Float32Array, name)))];
   });
   return Object.fromEntries(made);
 }

@@ -11,7 +11,10 @@ import { noisyUpdate, secureBytes, seededBytes } from './noise.js';
 
 /** Changes an update before anybody sees it. */
 export interface UpdateTransform {
-  /** The update that leaves. @param received the shared parameters the update was trained from */
+  /**
+   * The update as it may be sent.
+   * @param received the shared parameters the update was trained from
+   */
   apply(update: Tensors, received: Tensors, task: { round: number; id: string }): Promise<Tensors>;
 }
 
