@@ -50,4 +50,19 @@ DUET_DEVICE void finish(const Finish& f, int row, int column, float (&sums)[4]) 
   f.half ? finishAs<bf16>(f, row, column, sums) : finishAs<float>(f, row, column, sums);
 }
 
+/// A warp's sums of 8 rows and 16 columns, from `row` and `column` on. Of both fragments of 8 columns a lane
+/// has two values side by side, in row lane / 4; with the next lane's it has four of one of them.
+DUET_DEVICE void finishPair(const Finish& f, int row, int column, const float* first, const float* second) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, odd = lane % 2;
+  float four[4];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float kept = odd ? second[i] : first[i];
+    const float got = __shfl_xor_sync(kAllLanes, odd ? first[i] : second[i], 1);
+    four[i] = odd ? got : kept;
+    four[2 + i] = odd ? kept : got;
+  }
+  finish(f, row + lane / 4, column + 8 * odd + lane % 4 / 2 * 4, four);
+}
+
 }  // namespace duet::gpu

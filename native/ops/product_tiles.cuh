@@ -5,6 +5,7 @@
 
 #include "ops/product_finish.cuh"
 #include "ops/product_operand.cuh"
+#include "ops/product_parts.cuh"
 #include "ops/product_patches.cuh"
 
 namespace duet::gpu {
@@ -67,41 +68,15 @@ __global__ void __launch_bounds__(kProductThreads, 2)
     }
   }
 
-  // A lane has two values side by side in each of two neighbouring fragments; with the next lane's it has
-  // four in one of them.
   if (partStride > 0) ending.c = static_cast<float*>(ending.c) + blockIdx.y * partStride;
-  const int odd = lane % 2;
 #pragma unroll
   for (int j = 0; j < warpM / 16; ++j)
 #pragma unroll
     for (int below = 0; below < 2; ++below)
 #pragma unroll
-      for (int pair = 0; pair < warpN / 16; ++pair) {
-        const float* first = sums[j][2 * pair] + 2 * below;
-        const float* second = sums[j][2 * pair + 1] + 2 * below;
-        float four[4];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const float kept = odd ? second[i] : first[i];
-          const float got = __shfl_xor_sync(kAllLanes, odd ? first[i] : second[i], 1);
-          four[i] = odd ? got : kept;
-          four[2 + i] = odd ? kept : got;
-        }
-        finish(ending, firstRow + warpRow + 16 * j + 8 * below + lane / 4,
-               firstColumn + warpColumn + 16 * pair + 8 * odd + lane % 4 / 2 * 4, four);
-      }
-}
-
-/// Adds up the parts of K, always in the same order.
-__global__ void addPartsKernel(const float* parts, int count, int64_t partStride, int64_t rowStride,
-                               Finish ending) {
-  const int column = static_cast<int>(blockIdx.y * kWarp + threadIdx.x) * 4;
-  const int row = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
-  if (row >= ending.m || column >= ending.n) return;
-  const float* from = parts + row * rowStride + column;
-  float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-  for (int part = 0; part < count; ++part) addFour(sums, from + part * partStride);
-  finish(ending, row, column, sums);
+      for (int pair = 0; pair < warpN / 16; ++pair)
+        finishPair(ending, firstRow + warpRow + 16 * j + 8 * below, firstColumn + warpColumn + 16 * pair,
+                   sums[j][2 * pair] + 2 * below, sums[j][2 * pair + 1] + 2 * below);
 }
 
 template <typename T, int M, int N>
@@ -141,13 +116,10 @@ void launchTiles(const Product& p, int64_t parts) {
     return;
   }
   const int count = (p.k + depth - 1) / depth;
-  const int64_t rowStride = (p.n + 3) / 4 * 4, partStride = p.m * rowStride;
-  const Scratch<float> sums(count * partStride);
-  const Finish ending{sums.data(), nullptr, nullptr, rowStride, 0, p.m, p.n, false, false, true};
+  const Parts parted(p.m, p.n, count);
   launch(kernel, dim3(tiles, static_cast<unsigned>(count)), kProductThreads, bytes, p.a, p.b, p.k, depth,
-         ending, partStride);
-  launch(addPartsKernel, dim3(blocksFor(p.m, 8, INT32_MAX), blocksFor(p.n, 4 * kWarp)), dim3(kWarp, 8), 0,
-         sums.data(), count, partStride, rowStride, p.finish);
+         parted.finish(), parted.stride());
+  parted.add(p.finish);
 }
 
 }  // namespace
