@@ -64,7 +64,7 @@ struct Copy {
   int valid;
 };
 
-enum class Waiting { no, block, warp };
+enum class Waiting { no, block, warp, sleep };
 
 struct Thread {
   Place place;
@@ -105,12 +105,15 @@ class Block {
 
   Thread& current() { return *current_; }
   void wait(Waiting kind, unsigned lanes, int line);
+  void sleep(int line);
+  void wake();
   void* shared(const void* key, size_t bytes) {
     auto& there = variables_[key];
     if (!there) there = std::make_unique<Bytes>(bytes);
     return there->data;
   }
-  void* dynamicShared() { return dynamic_->data; }
+  std::pair<void*, size_t> dynamicShared() { return {dynamic_->data, sharedBytes_}; }
+  std::shared_ptr<void>& kept() { return kept_; }
   Shown* shownByWarp() { return shown_.data() + current_->index / kWarp * kWarp; }
 
  private:
@@ -133,6 +136,7 @@ class Block {
   size_t sharedBytes_;
   std::unique_ptr<Bytes> dynamic_;
   std::map<const void*, std::unique_ptr<Bytes>> variables_;
+  std::shared_ptr<void> kept_;
 
   Thread* current_ = nullptr;
   std::deque<Fiber> fibers_;
@@ -153,6 +157,7 @@ void Block::run(uint3 place) {
   runnable_.clear();
   dynamic_ = std::make_unique<Bytes>(sharedBytes_);
   variables_.clear();
+  kept_.reset();
   started_ = arrived_ = 0;
   for (Thread& thread : threads_) {
     thread.place.block = place;
@@ -270,19 +275,35 @@ void Block::wait(Waiting kind, unsigned lanes, int line) {
     toScheduler();
 }
 
+void Block::sleep(int line) {
+  current_->waiting = Waiting::sleep;
+  current_->line = line;
+  toScheduler();
+}
+
+void Block::wake() {
+  for (Thread& thread : threads_) {
+    if (thread.waiting != Waiting::sleep) continue;
+    thread.waiting = Waiting::no;
+    runnable_.push_back(&thread);
+  }
+}
+
 void Block::stuck() const {
   size_t ended = 0;
-  std::map<std::pair<bool, int>, size_t> places;
+  std::map<std::pair<Waiting, int>, size_t> places;
   for (const Thread& thread : threads_) {
     if (thread.ended)
       ++ended;
     else
-      ++places[{thread.waiting == Waiting::block, thread.line}];
+      ++places[{thread.waiting, thread.line}];
   }
+  const auto name = [](Waiting kind) {
+    return kind == Waiting::block ? "their block" : kind == Waiting::warp ? "their warp" : "others";
+  };
   std::string who;
   for (const auto& [where, count] : places)
-    who += str(who.empty() ? "" : ", ", count, " wait for their ", where.first ? "block" : "warp",
-               " in line ", where.second);
+    who += str(who.empty() ? "" : ", ", count, " wait for ", name(where.first), " in line ", where.second);
   fail(Code::Internal, "A barrier in divergent code: of ", threads_.size(), " threads ", who, ", ", ended,
        " have ended");
 }
@@ -291,7 +312,11 @@ void Block::stuck() const {
 
 const Place& place() { return block->current().place; }
 void* shared(const void* key, size_t bytes) { return block->shared(key, bytes); }
-void* dynamicShared() { return block->dynamicShared(); }
+void* dynamicShared() { return block->dynamicShared().first; }
+std::pair<void*, size_t> dynamicSharedSpan() { return block->dynamicShared(); }
+std::shared_ptr<void>& keptOfBlock() { return block->kept(); }
+void sleep(int line) { block->sleep(line); }
+void wake() { block->wake(); }
 void waitForBlock(int line) { block->wait(Waiting::block, 0, line); }
 void waitForWarp(unsigned lanes, int line) { block->wait(Waiting::warp, lanes, line); }
 Shown* shownByWarp() { return block->shownByWarp(); }

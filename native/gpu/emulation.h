@@ -112,6 +112,22 @@ void exchange(unsigned lanes, int line, Show&& show, Look&& look);
 Shown* shownByWarp();
 int laneOfWarp();
 
+/// Waits, maybe for nothing, until somebody calls wake(): for conditions that are looked at in a loop.
+void sleep(int line);
+void wake();
+
+/// The bytes given to launch().
+std::pair<void*, size_t> dynamicSharedSpan();
+
+/// What instructions keep of the block that runs: one for each block, made when it is first asked for.
+std::shared_ptr<void>& keptOfBlock();
+template <typename T>
+T& ofBlock() {
+  std::shared_ptr<void>& kept = keptOfBlock();
+  if (!kept) kept = std::make_shared<T>();
+  return *static_cast<T*>(kept.get());
+}
+
 void startCopy(void* to, const void* from, int valid);
 void endCopyGroup();
 void finishCopies(int pending);
