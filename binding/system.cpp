@@ -26,7 +26,8 @@ Napi::Value describeDevices(const Napi::CallbackInfo& info) {
     for (const auto& [key, text] : {std::pair{"name", &device.name},
                                     {"architecture", &device.architecture},
                                     {"driver", &device.driver},
-                                    {"runtime", &device.runtime}})
+                                    {"runtime", &device.runtime},
+                                    {"products", &device.products}})
       object.Set(key, Napi::String::New(env, *text));
     object.Set("memoryBytes", Napi::Number::New(env, static_cast<double>(device.memoryBytes)));
     object.Set("freeBytes", Napi::Number::New(env, static_cast<double>(device.freeBytes)));

@@ -39,7 +39,7 @@ export interface Inspection {
   whyNoGpu?: string;
 }
 
-type Probed = { gpus: DeviceInfo[] } | { problem: string };
+type Probed = { gpus: DeviceInfo[] } | { problem: string; code?: string };
 
 let probed: Probed | undefined;
 
@@ -50,26 +50,40 @@ const PROBE = `
   try {
     answer = { gpus: require(addon).describeDevices('cuda') };
   } catch (error) {
-    answer = { problem: String(error.message ?? error) };
+    answer = { problem: String(error.message ?? error), code: error.code };
   }
   process.stdout.write(JSON.stringify(answer));
 `;
 
+function ask(environment: Record<string, string> = {}): Probed {
+  const child = spawnSync(process.execPath, ['-e', PROBE, addonPath()], {
+    encoding: 'utf8',
+    env: { ...process.env, ...environment },
+    timeout: 60_000,
+    killSignal: 'SIGKILL',
+  });
+  try {
+    return JSON.parse(child.stdout) as Probed;
+  } catch {
+    const how = child.error?.message ?? (child.signal ? `signal ${child.signal}` : `status ${child.status}`);
+    return { problem: `Device 'cuda' cannot be used: the process that tried it ended with ${how}` };
+  }
+}
+
 /**
- * Asks for the GPUs in a child process, once: a driver that ends the process ends only that one.
+ * Asks for the GPUs in a child process, once: a driver that ends the process ends only that one. Where GPUs are there but
+ * their trial fails (Hopper's own instructions are tried then), once more with portable products, for this process, too.
  * (A few tenths of a second where there is a GPU, a few hundredths where there is none.)
  */
 function probe(): Probed {
   if (probed) return probed;
-  const child = spawnSync(process.execPath, ['-e', PROBE, addonPath()], {
-    encoding: 'utf8',
-    timeout: 60_000,
-  });
-  try {
-    probed = JSON.parse(child.stdout) as Probed;
-  } catch {
-    const how = child.error?.message ?? (child.signal ? `signal ${child.signal}` : `status ${child.status}`);
-    probed = { problem: `Device 'cuda' cannot be used: the process that tried it ended with ${how}` };
+  probed = ask();
+  if (!('problem' in probed) || probed.code === 'UNSUPPORTED') return probed;
+  const portable = { DUET_PRODUCTS: 'portable' };
+  const again = ask(portable);
+  if ('gpus' in again) {
+    Object.assign(process.env, portable);
+    probed = again;
   }
   return probed;
 }

@@ -132,8 +132,10 @@ void check(const char* what, const float* x, const float* y, float* out) {
     hostList(out);
   else if (name == "host_read")
     out[0] = 1.0f;  // a mistake
-  else
-    fail(Code::InvalidArgument, "Expected the name of a check but received '", name, "'");
+  else if (!checkHopper(name, x, y, out))
+    fail(Code::InvalidArgument,
+         "Expected lanes, mma_bf16, mma_tf32, copy, divergent, unwritten, copy_tile, wgmma_along, ",
+         "wgmma_across, products, deadlock, overrun, uploads, host_list or host_read but received '", name, "'");
 }
 
 }  // namespace duet::gpu

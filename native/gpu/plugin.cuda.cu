@@ -4,6 +4,7 @@
 
 #include "gpu/check.h"
 #include "gpu/device_memory.h"
+#include "ops/product_hopper.h"
 
 namespace duet::gpu {
 
@@ -65,9 +66,16 @@ extern "C" __attribute__((visibility("default"))) const duet::DevicePlugin* duet
   static const Memory memory = gpu::deviceMemory();
   const auto use = [](int index) {
     gpu::useDevice(index);
+    gpu::chooseProducts(index);
     replaceMemory(&memory);  // of what the plugin itself makes
   };
-  static const DevicePlugin plugin{kDeviceContract, gpu::kKind, gpu::deviceCount, gpu::describeDevice, use,
-                                   &backend,        &tf32,      &memory,          gpu::check};
+  const auto describe = [](int index) {
+    gpu::useDevice(index);
+    DeviceInfo info = gpu::describeDevice(index);
+    info.products = gpu::chooseProducts(index);
+    return info;
+  };
+  static const DevicePlugin plugin{kDeviceContract, gpu::kKind, gpu::deviceCount, describe, use,
+                                   &backend,        &tf32,      &memory,  gpu::check};
   return &plugin;
 }

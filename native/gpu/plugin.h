@@ -15,6 +15,7 @@ struct DeviceInfo {
   std::string architecture;  // e.g. sm_90
   size_t memoryBytes = 0, freeBytes = 0;
   std::string driver, runtime;  // versions, empty where there is none
+  std::string products = {};    // which way those of bf16 go
 };
 
 struct DevicePlugin {

@@ -2,6 +2,7 @@
 #include "gpu/kernel.h"
 #include "ops/kernels.h"
 #include "ops/product_finish.cuh"
+#include "ops/product_hopper.h"
 
 namespace duet {
 
@@ -79,6 +80,8 @@ void multiply(const Product& c) {
   const auto run = [&](const auto& left, const auto& right) {
     const TiledProduct<std::decay_t<decltype(left)>, std::decay_t<decltype(right)>> product{
         left, right, static_cast<int>(c.m), static_cast<int>(c.n), static_cast<int>(c.k), finishOf(c)};
+    if constexpr (std::is_same_v<std::decay_t<decltype(product)>, MatrixProduct>)
+      if (b.dtype == DType::bf16 && takesHopper(product)) return multiplyOnHopper(product);
     b.dtype == DType::bf16 ? multiplyTiles<bf16>(product) : multiplyTiles<Float>(product);
   };
   if (c.a.patches)

@@ -42,6 +42,7 @@ function inspectionLines({ auto, cpu, gpus, whyNoGpu }: Inspection): string {
   for (const gpu of gpus) {
     const memory = `${gigabytes(gpu.freeBytes)} of ${gigabytes(gpu.memoryBytes)} free`;
     lines.push(`${gpu.device}  ${gpu.name}, ${gpu.architecture}, ${memory}, driver for CUDA ${gpu.driver}`);
+    lines.push(`        products of bf16: ${gpu.products}`);
   }
   if (whyNoGpu !== undefined) lines.push(`no GPU  ${whyNoGpu}`);
   return `${[...lines, `auto    takes ${auto}`].join('\n')}\n`;

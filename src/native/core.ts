@@ -83,6 +83,8 @@ export interface DeviceInfo {
   /** CUDA versions of the driver and of this package. */
   driver: string;
   runtime: string;
+  /** Which way products of bf16 go: with Hopper's own instructions or with those every GPU has, and then why. */
+  products: string;
 }
 
 /** What the native core runs on. */
