@@ -81,7 +81,60 @@ describe.skipIf(!there)(`on ${device}`, () => {
   });
 });
 
+/** Whether a device has wgmma and tensor copies by hardware. */
+const hopper =
+  device === 'emulated' ||
+  native.describeDevices('cuda')[Number(device.split(':')[1] ?? 0)]?.architecture === 'sm_90';
+if (there && !hopper) console.log(`skipped: ${device} is not Hopper`);
+
+describe.skipIf(!there || !hopper)(`Hopper's own instructions on ${device}`, () => {
+  test('tiles are copied with their chunks in other places, and zeros outside of the matrix', async () => {
+    const [rows, columns] = [10, 80];
+    const x = Float32Array.from({ length: rows * columns }, (_, i) => (i % 251) + 1);
+    const out = await check('copy_tile', 16 * 64, x);
+    for (let row = 0; row < 16; row++)
+      for (let column = 0; column < 64; column++) {
+        const [y, x0] = [row - 3, column + 24];
+        const inside = y >= 0 && y < rows && x0 < columns;
+        const place = row * 64 + (((column >> 3) ^ (row & 7)) << 3) + (column & 7);
+        expect(out[place], `${row}, ${column}`).toBe(inside ? x[y * columns + x0] : 0);
+      }
+  });
+
+  test('a warpgroup multiplies what descriptors point to, along K and across', async () => {
+    const [m, k, n] = [64, 64, 128];
+    const [a, b] = [normals(m * k, 1).map(roundToBf16), normals(k * n, 2).map(roundToBf16)];
+    const turned = (x: Float32Array, rows: number) =>
+      x.map((_, i) => x[(i % rows) * (x.length / rows) + Math.floor(i / rows)]!);
+    const expected = product(a, b, m, k, n);
+    // Sums of 64 exact products in fp32.
+    expectClose(await check('wgmma_along', m * n, a, turned(b, k)), expected, 2e-6, 'along K');
+    expectClose(await check('wgmma_across', m * n, turned(a, m), b), expected, 2e-6, 'across');
+  });
+
+  test('all its products agree with the portable ones', async () => {
+    expect([...(await check('products', 1))]).toEqual([1]);
+  });
+});
+
+test.skipIf(!there || device !== 'emulated')('products go the portable way where that is asked for', () => {
+  const program = `process.stdout.write(require(process.argv[1]).describeDevices('emulated')[0].products)`;
+  const way = (env: Record<string, string>) =>
+    spawnSync(process.execPath, ['-e', program, addonPath()], {
+      encoding: 'utf8',
+      env: { ...process.env, ...env },
+    }).stdout;
+  expect(way({})).toBe('Hopper (wgmma, TMA)');
+  expect(way({ DUET_PRODUCTS: 'portable' })).toBe('portable (mma.sync), as DUET_PRODUCTS says');
+});
+
 describe.skipIf(!there || device !== 'emulated')('the emulation sees', () => {
+  test('a barrier in shared memory that nobody comes to', async () => {
+    await expect(check('deadlock', 1)).rejects.toMatchObject({
+      message: expect.stringMatching(/of 40 threads 40 wait for others in line \d+, 0 have ended$/),
+    });
+  });
+
   test('a barrier that some threads never reach', async () => {
     await expect(check('divergent', 64)).rejects.toMatchObject({
       code: 'INTERNAL',
