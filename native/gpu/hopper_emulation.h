@@ -4,6 +4,7 @@
 #pragma once
 
 #define __grid_constant__
+#pragma GCC diagnostic ignored "-Wpsabi"  // of parameters aligned to 64 bytes, TensorMap
 
 namespace duet::gpu {
 
