@@ -137,6 +137,7 @@ class Block {
   std::unique_ptr<Bytes> dynamic_;
   std::map<const void*, std::unique_ptr<Bytes>> variables_;
   std::shared_ptr<void> kept_;
+  std::exception_ptr problem_;  // of what a thread did
 
   Thread* current_ = nullptr;
   std::deque<Fiber> fibers_;
@@ -175,6 +176,7 @@ void Block::run(uint3 place) {
     } else {
       break;
     }
+    if (problem_) std::rethrow_exception(std::exchange(problem_, nullptr));
   }
   for (const Thread& thread : threads_)
     if (!thread.ended) stuck();
@@ -195,7 +197,13 @@ void Block::start() {
         while (started_ < threads_.size()) {
           current_ = &threads_[started_++];
           current_->fiber = index;
-          kernel_();
+          try {
+            kernel_();
+          } catch (const context::detail::forced_unwind&) {
+            throw;
+          } catch (...) {
+            problem_ = std::current_exception();
+          }
           current_->ended = true;
         }
 #if defined(__SANITIZE_ADDRESS__)

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kProductThreads, 2)
   const int firstRow = tile % downTiles * M, firstColumn = tile / downTiles * N;
   const int kBegin = static_cast<int>(blockIdx.y) * depth, kEnd = kBegin + depth < k ? kBegin + depth : k;
   const int count = (kEnd - kBegin + kTileDepth<T> - 1) / kTileDepth<T>;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int warpRow = warp % 2 * warpM, warpColumn = warp / 2 * warpN;
 
   SourceOf<A, T, M, AAlongK> left(a, firstRow, ending.m, kBegin, kEnd);
