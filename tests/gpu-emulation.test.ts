@@ -114,7 +114,7 @@ describe.skipIf(!there || !hopper)(`Hopper's own instructions on ${device}`, () 
 
   test('all its products agree with the portable ones', async () => {
     expect([...(await check('products', 1))]).toEqual([1]);
-  });
+  }, 120_000);
 });
 
 test.skipIf(!there || device !== 'emulated')('products go the portable way where that is asked for', () => {
