@@ -94,9 +94,10 @@ async function measure({ clients, values, rounds }: Options) {
     let asked = 0;
     const watch = setInterval(() => {
       try {
-        peak = Math.max(peak, residentBytes(pid, 'VmRSS'));
+        // Not a number once it has ended.
+        peak = Math.max(peak, residentBytes(pid, 'VmHWM') || 0);
       } catch {
-        // It has ended.
+        // Gone.
       }
     }, SAMPLE_MS);
     const ca = readFileSync(cert, 'utf8');
@@ -130,7 +131,6 @@ async function measure({ clients, values, rounds }: Options) {
     );
     await Promise.all(runs);
     const seconds = (performance.now() - start) / 1000;
-    const highest = residentBytes(pid, 'VmHWM');
     if ((await ended) !== 0) throw new Error(`The server failed:\n${lines.slice(-20).join('\n')}`);
     clearInterval(watch);
     const text = readFileSync(join(runDir, 'metrics.jsonl'), 'utf8').trimEnd().split('\n');
@@ -139,7 +139,7 @@ async function measure({ clients, values, rounds }: Options) {
       reports,
       joined,
       seconds,
-      memory: { listening, idle, peak: Math.max(peak, highest), load: peakBytes() },
+      memory: { listening, idle, peak, load: peakBytes() },
     };
   } finally {
     rmSync(folder, { recursive: true, force: true });

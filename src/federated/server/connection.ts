@@ -3,7 +3,7 @@
 import http2 from 'node:http2';
 import { DuetError, messageOf, throwIfAborted } from '../../errors.js';
 import { isLoopback } from './credentials.js';
-import { MAX_MESSAGE, refusalSchema } from './protocol.js';
+import { MAX_MESSAGE, refusalSchema, WINDOW } from './protocol.js';
 
 const CONNECT_MS = 20_000;
 /** When nothing moves on a request for so long, its connection is taken for lost. */
@@ -116,7 +116,7 @@ export class Connection {
       const session = http2.connect(server, {
         ...tls,
         minVersion: 'TLSv1.2',
-        settings: { enablePush: false },
+        settings: { enablePush: false, initialWindowSize: WINDOW },
       });
       let seen = -1;
       const alive = setInterval(() => {
@@ -138,6 +138,7 @@ export class Connection {
       );
       session.once('connect', () => {
         clearTimeout(timer);
+        session.setLocalWindowSize(WINDOW);
         resolve(session);
       });
       session.on('goaway', () => session.close());

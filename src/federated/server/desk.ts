@@ -23,7 +23,7 @@ import {
 } from './protocol.js';
 import { MAX_HEADER } from './safetensors.js';
 import type { SharedParameters } from './shared.js';
-import { accept, checkOffset, receive, type Upload } from './uploads.js';
+import { accept, checkOffset, receive, type UpdateLimits, type Upload } from './uploads.js';
 import { Change, Slots } from './waiting.js';
 
 /** Bodies that are read or sent at the same time; the others wait, so that memory does not grow with the clients. */
@@ -305,15 +305,15 @@ export class Desk {
     const { open, shared } = await this.#due(name, id, 'train');
     const codec = codecs.find((one) => one.name === wanted) as UpdateCodec;
     const parameters = shared.pick((one) => strategy.isShared(one, task));
-    try {
-      await accept(part, open.updatePath(name), { codec, parameters, limits: settings.limits as never });
-    } catch (error) {
-      if (error instanceof Refusal)
-        await this.#failed(open, name, 'train', { code: 'REFUSED', message: error.message });
-      throw error;
-    }
-    const update = await open.spooled(name, open.updatePath(name), digest);
-    open.updates.set(name, update);
+    const limits = settings.limits as UpdateLimits;
+    const about = await accept(part, open.updatePath(name), { codec, parameters, limits }).catch(
+      async (error: unknown) => {
+        if (error instanceof Refusal)
+          await this.#failed(open, name, 'train', { code: 'REFUSED', message: error.message });
+        throw error;
+      },
+    );
+    const update = await open.count(name, digest, about);
     const { number: round, attempt } = open;
     const { samples } = update;
     await log({ event: 'update', round, attempt, client: name, samples, bytes: length, sha256: digest });

@@ -6,7 +6,7 @@ import type { z } from 'zod';
 import { ioError, messageOf } from '../../errors.js';
 import { validated } from '../../validation.js';
 import { type Access, type Identify, identification } from './credentials.js';
-import { MAX_MESSAGE, REFUSAL_STATUS, Refusal, SESSION_HEADER } from './protocol.js';
+import { MAX_MESSAGE, REFUSAL_STATUS, Refusal, SESSION_HEADER, WINDOW } from './protocol.js';
 
 const IDLE_MS = 120_000;
 const DRAIN_MS = 5000;
@@ -98,7 +98,10 @@ export class Endpoint {
   constructor(options: EndpointOptions) {
     this.#options = options;
     this.#identify = identification(options);
-    const settings = { maxConcurrentStreams: MAX_STREAMS, maxHeaderListSize: MAX_HEADERS, enablePush: false };
+    const settings = {
+      ...{ maxConcurrentStreams: MAX_STREAMS, maxHeaderListSize: MAX_HEADERS },
+      ...{ initialWindowSize: WINDOW, enablePush: false },
+    };
     const { tls } = options;
     // A wrong certificate of a client is answered with the reason, and nothing else (see identification).
     this.#server = tls
@@ -117,6 +120,7 @@ export class Endpoint {
     });
     this.#server.on('session', (session: http2.ServerHttp2Session) => {
       this.#sessions.add(session);
+      session.setLocalWindowSize(WINDOW);
       session.setTimeout(IDLE_MS, () => session.destroy());
       session.on('close', () => this.#sessions.delete(session));
       session.on('error', () => session.destroy());

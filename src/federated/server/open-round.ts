@@ -23,6 +23,7 @@ import { native } from '../../native.js';
 import { makeFolder, parseJson, readIfThere, writeAtomic } from '../../run/files.js';
 import { validated } from '../../validation.js';
 import { evaluationSchema, failureSchema, type ReportedFailure, updateSchema } from './protocol.js';
+import type { UpdateWords } from './uploads.js';
 
 const participantSchema = z.object({ name: z.string(), task: z.string() });
 const roundSchema = z.object({
@@ -41,7 +42,7 @@ const closedSchema = z.object({
 export type Participant = z.output<typeof participantSchema>;
 
 /** An update that counts. */
-export interface SpooledUpdate extends z.output<typeof updateSchema> {
+export interface SpooledUpdate extends UpdateWords {
   client: string;
   task: string;
   path: string;
@@ -182,14 +183,15 @@ export class OpenRound {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  /** What a checked file says of itself. */
-  async spooled(client: string, path: string, sha256: string): Promise<SpooledUpdate> {
-    const { metadata } = await native.readSafetensors(path);
-    const about = validated(updateSchema, parseJson(metadata.duet ?? 'null', path), path, 'CORRUPT');
+  /** A checked file counts. @param about what it says of itself */
+  async count(client: string, sha256: string, about: UpdateWords): Promise<SpooledUpdate> {
+    const path = this.updatePath(client);
     const { size, mtimeMs } = await stat(path);
     const seconds = Math.max(0, (mtimeMs - this.startedMs) / 1000);
     const task = this.participants.find(({ name }) => name === client)?.task ?? '';
-    return { ...about, client, task, path, bytes: size, sha256, seconds };
+    const update = { ...about, client, task, path, bytes: size, sha256, seconds };
+    this.updates.set(client, update);
+    return update;
   }
 
   async #read(): Promise<void> {
@@ -203,7 +205,7 @@ export class OpenRound {
       if (failure !== undefined)
         this.failures.set(client, validated(failureSchema, parseJson(failure, update), update, 'CORRUPT'));
       else if (names.has(`${this.#place(client)}.safetensors`))
-        this.updates.set(client, await this.spooled(client, update, await fileHash(update)));
+        await this.count(client, await fileHash(update), await wordsOf(update));
     }
     for (const [place, { name: client }] of (this.closed?.evaluators ?? []).entries()) {
       const path = join(this.folder, `evaluation-${place}.json`);
@@ -228,8 +230,13 @@ async function removeOthers(root: string, kept: string | undefined): Promise<voi
     if (join(root, name) !== kept) await rm(join(root, name), { recursive: true, force: true });
 }
 
+async function wordsOf(path: string): Promise<UpdateWords> {
+  const { metadata } = await native.readSafetensors(path);
+  return validated(updateSchema, parseJson(metadata.duet ?? 'null', path), path, 'CORRUPT');
+}
+
 /** SHA-256 of a file, hex. */
-export async function fileHash(path: string): Promise<string> {
+async function fileHash(path: string): Promise<string> {
   const hash = createHash('sha256');
   for await (const chunk of createReadStream(path)) hash.update(chunk as Uint8Array);
   return hash.digest('hex');

@@ -5,6 +5,7 @@ import { createReadStream } from 'node:fs';
 import { open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Readable } from 'node:stream';
+import type { z } from 'zod';
 import { codeOf, ioError, messageOf } from '../../errors.js';
 import type { TensorData, Tensors } from '../../native/core.js';
 import { native } from '../../native.js';
@@ -96,13 +97,17 @@ export async function readUpdate(path: string, codec: UpdateCodec, received: Ten
   return codec.decode((await native.readSafetensors(path)).tensors, received);
 }
 
+/** What an update says of itself. */
+export type UpdateWords = z.output<typeof updateSchema>;
+
 /**
  * Makes the finished part the update that counts.
  * @throws Refusal REFUSED with the reason when it cannot count; the part is gone then
  */
-export async function accept(part: string, path: string, expected: Expected): Promise<void> {
+export async function accept(part: string, path: string, expected: Expected): Promise<UpdateWords> {
+  let about: UpdateWords;
   try {
-    await check(part, expected);
+    about = await check(part, expected);
   } catch (error) {
     await rm(part, { force: true });
     const content = ['CORRUPT', 'INVALID_ARGUMENT', 'UNSUPPORTED', 'NOT_FINITE'].includes(
@@ -117,9 +122,10 @@ export async function accept(part: string, path: string, expected: Expected): Pr
   } finally {
     await folder.close();
   }
+  return about;
 }
 
-async function check(part: string, { codec, parameters, limits }: Expected): Promise<void> {
+async function check(part: string, { codec, parameters, limits }: Expected): Promise<UpdateWords> {
   const file = await native.readSafetensors(part).catch((error: unknown) => {
     if (codeOf(error) !== 'CORRUPT') throw error;
     throw new Refusal(
@@ -138,12 +144,12 @@ async function check(part: string, { codec, parameters, limits }: Expected): Pro
   const received = valuesOf(parameters);
   checkShapes(file.tensors, parameters);
   const values = codec.decode(file.tensors, received);
-  if (limits.norm === undefined) return;
+  if (limits.norm === undefined) return about;
   let squares = 0;
   for (const [name, before] of Object.entries(received))
     squares += (await native.distance(values[name] as Float32Array, before)) ** 2;
   const norm = Math.sqrt(squares);
-  if (norm <= limits.norm) return;
+  if (norm <= limits.norm) return about;
   throw new Refusal(
     'REFUSED',
     `the update has norm ${norm.toPrecision(6)}, more than the limit of ${limits.norm}`,
