@@ -212,6 +212,8 @@ describe('a task', () => {
     );
     await expect(open()).rejects.toThrow(/protection was .* and is nothing/);
     await (await open(protection('elsewhere.json'))).close();
+    const forgetful = new Protection({ clip: 1, noise: 2, epsilon: 7 });
+    await expect(tinySite({ protection: forgetful })).rejects.toThrow(/Expected a ledger/);
   });
 
   test('of evaluation has no answer without evaluation data', async () => {

@@ -211,6 +211,14 @@ export class Site {
     requireClient(requireObject(client, 'client'), 'client');
     if (protection !== undefined)
       requireFunction(requireObject(protection, 'protection').apply, 'apply of protection');
+    const spending: { epsilon?: unknown; ledger?: unknown } = { ...protection?.settings };
+    if (spending.epsilon !== undefined && spending.ledger === undefined) {
+      throw new DuetError(
+        'INVALID_ARGUMENT',
+        'Expected a ledger for a protection with a budget (epsilon), or a site that is resumed would forget what it has spent; ' +
+          'name a file, e.g. privacy.json in the run folder',
+      );
+    }
     for (const [name, call] of Object.entries({ onProgress, onRound }))
       if (call !== undefined) requireFunction(call, name);
     const settings = validated(schema, rest, 'site options');
