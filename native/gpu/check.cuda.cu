@@ -135,7 +135,8 @@ void check(const char* what, const float* x, const float* y, float* out) {
   else if (!checkHopper(name, x, y, out))
     fail(Code::InvalidArgument,
          "Expected lanes, mma_bf16, mma_tf32, copy, divergent, unwritten, copy_tile, wgmma_along, ",
-         "wgmma_across, products, deadlock, overrun, uploads, host_list or host_read but received '", name, "'");
+         "wgmma_across, products, deadlock, overrun, uploads, host_list or host_read but received '", name,
+         "'");
 }
 
 }  // namespace duet::gpu

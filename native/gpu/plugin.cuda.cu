@@ -75,7 +75,7 @@ extern "C" __attribute__((visibility("default"))) const duet::DevicePlugin* duet
     info.products = gpu::chooseProducts(index);
     return info;
   };
-  static const DevicePlugin plugin{kDeviceContract, gpu::kKind, gpu::deviceCount, describe, use,
-                                   &backend,        &tf32,      &memory,  gpu::check};
+  static const DevicePlugin plugin{kDeviceContract, gpu::kKind, gpu::deviceCount, describe,  use,
+                                   &backend,        &tf32,      &memory,          gpu::check};
   return &plugin;
 }
