@@ -208,7 +208,7 @@ describe('an update that cannot count', () => {
     [
       'a missing name',
       updateBody({ [WEIGHT]: shared[WEIGHT] as TensorData }),
-      /f32 for .*down\.bias of an update but found none/,
+      /f32 for .*down\.bias of an update but found nothing/,
     ],
     [
       'a strange name',
