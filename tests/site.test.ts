@@ -253,6 +253,11 @@ describe('opening', () => {
     await expect(open({ index: 3, localEpochs: 2 })).rejects.toThrow(
       /index was 0 and is 3; localEpochs was 1 and is 2/,
     );
+    const other = tinyModel();
+    const [head] = other.names((name) => name.startsWith('task_layer.')) as [string];
+    const { [head]: values } = await other.read([head]);
+    await other.write({ [head]: values!.map((value) => value + 1) });
+    await expect(open({ model: other })).rejects.toThrow(/initialValues was "\w+" and is "\w+"/);
     await expect(open({ model: tinyModel(2) })).rejects.toThrow(/model.fingerprint was .* and is/);
     const train = Object.assign(new FixedBatches([madeBatch(3)]), { fingerprint: 'other' });
     await expect(open({ client: { ...tinyClients(1)[0]!, train } })).rejects.toThrow(

@@ -68,6 +68,8 @@ export class Federation {
   /** What `onProgress` threw: not a failure of a client. */
   #callersError: { error: unknown } | undefined;
   #state: FederationState | undefined;
+  /** As the first run found them; `load` changes the model. */
+  #runSettings: unknown;
   #running = false;
 
   /** @throws DuetError INVALID_ARGUMENT for settings that cannot work */
@@ -96,7 +98,7 @@ export class Federation {
     try {
       const { rounds, evaluation, runDir } = this.settings;
       initial = await this.model.read(this.model.tunable);
-      folder = runDir === undefined ? undefined : await this.#openFolder(runDir);
+      folder = runDir === undefined ? undefined : await this.#openFolder(runDir, initial);
       this.#state ??= await this.#initialState();
       const first = this.#state.round === 0 && !this.history.some((report) => report.number === 0);
       if (first && evaluation.before) yield await this.#recorded(folder, await this.#before(signal));
@@ -139,12 +141,12 @@ export class Federation {
     };
   }
 
-  async #openFolder(path: string): Promise<RunFolder<RoundReport>> {
-    const settings = await runSettings(this);
+  async #openFolder(path: string, initial: Tensors): Promise<RunFolder<RoundReport>> {
+    this.#runSettings ??= await runSettings(this, initial);
     const { resume, keepCheckpoints } = this.settings;
     const folder = await RunFolder.open<RoundReport>(path, {
       kind: 'federation',
-      settings,
+      settings: this.#runSettings,
       resume: resume || this.#state !== undefined,
       keep: keepCheckpoints,
     });

@@ -44,7 +44,7 @@ import {
 } from './options.js';
 import type { UpdateTransform } from './privacy/protection.js';
 import type { Progress } from './report.js';
-import { clientSettings, modelSettings, strategySettings } from './settings.js';
+import { clientSettings, modelSettings, strategySettings, valuesFingerprint } from './settings.js';
 import { packSite, type SiteState, type SiteUpdate, unpackSite } from './site-state.js';
 import type { Strategy } from './strategies/strategy.js';
 
@@ -241,6 +241,7 @@ export class Site {
         ...numbers,
         model: await modelSettings(model),
         client: clientSettings(model, client),
+        initialValues: valuesFingerprint({ ...initial.personal, ...received }),
         ...(protection && { protection: protecting }),
       },
       resume,
