@@ -73,22 +73,27 @@ test('rounds, nodes and the older strategies are in its settings', async () => {
     expect(project).toContain(`\n${line}\n`);
 });
 
-test("other initial values take the place of the model's, by either name", async () => {
-  const { names } = await written();
-  const [first, second] = names as [string, string];
+test("other initial values take the place of the model's, by either name; all must be there", async () => {
   const model = tinyModel();
-  const ofSize = (published: string, value: number) => {
-    const name = [...model.shapes.keys()].find((ours) => publishedName(ours) === published) as string;
-    const size = (model.shapes.get(name) ?? []).reduce((product, side) => product * side, 1);
-    return { name, values: new Float32Array(size).fill(value) };
-  };
-  const [one, two] = [ofSize(first, 7), ofSize(second, 8)];
-  const { out } = await written({ model, initial: { [one.name]: one.values, [second]: two.values } });
+  const own = await model.read(model.names((name) => new FedDat().isShared(name)));
+  const given = Object.entries(own).map(([name, values], index): [string, Float32Array] => [
+    index % 2 === 0 ? name : publishedName(name),
+    new Float32Array(values.length).fill(index),
+  ]);
+  const initial = Object.fromEntries(given);
+  const { out, names } = await written({ model, initial: { ...initial, 'not known': new Float32Array(1) } });
   const { tensors } = await native.readSafetensors(join(out, 'initial.safetensors'));
-  expect(tensors[first]?.data).toEqual(one.values);
-  expect(tensors[second]?.data).toEqual(two.values);
-  await expect(written({ model, initial: { [first]: new Float32Array(1) } })).rejects.toThrow(
+  for (const [index, name] of names.entries()) expect(tensors[name]?.data).toEqual(given[index]?.[1]);
+  const [first] = given[0] as [string];
+  await expect(written({ model, initial: { ...initial, [first]: new Float32Array(1) } })).rejects.toThrow(
     /initial values of .*adapter_1.* but received 1/,
+  );
+  const { [first]: _, ...most } = initial;
+  await expect(written({ model, initial: most })).rejects.toThrow(
+    `all ${given.length} parameters that travel but 1 are missing: ${names[0]};`,
+  );
+  await expect(written({ model, initial: {} })).rejects.toThrow(
+    `but ${given.length} are missing: ${names[0]}, `,
   );
 });
 
@@ -122,10 +127,13 @@ test('the command writes it from a model folder', async () => {
   const names = model.names((name) => new FedDat().isShared(name));
   for (const [name, values] of Object.entries(await model.read(names)))
     expect(tensors[publishedName(name)]?.data, name).toEqual(values);
-  const again = [join(folder, 'next'), ...flags, '--init', join(folder, 'app/initial.safetensors')];
+  const again = [join(folder, 'the next'), ...flags, '--init', join(folder, 'app/initial.safetensors')];
   await exportFlowerAppCommand().parseAsync(again, { from: 'user' });
+  expect(printed).toHaveBeenLastCalledWith(
+    expect.stringContaining(`start it with: flwr run '${join(folder, 'the next')}' <superlink>`),
+  );
   printed.mockRestore();
-  const both = ['app', 'next'].map((name) => readFile(join(folder, name, 'initial.safetensors')));
+  const both = ['app', 'the next'].map((name) => readFile(join(folder, name, 'initial.safetensors')));
   const [first, next] = await Promise.all(both);
   expect(next?.equals(first ?? Buffer.alloc(0))).toBe(true);
 });

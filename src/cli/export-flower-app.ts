@@ -9,6 +9,7 @@ import { Vilt } from '../models/vilt.js';
 import type { Tensors } from '../native/core.js';
 import { native } from '../native.js';
 import { integer } from './options.js';
+import { shellCommand } from './stopping.js';
 
 interface ExportFlags {
   model: string;
@@ -55,9 +56,13 @@ export function exportFlowerAppCommand(): Command {
         seed,
       });
       const strategy = strategyByName(flags.strategy, { fedavg: { sharedHead } });
-      const initial = flags.init === undefined ? {} : await valuesOf(flags.init);
-      const names = await exportFlowerApp(out, { model, strategy, rounds, minNodes, legacy, initial });
-      process.stdout.write(`${names.length} arrays in ${out}; start it with: flwr run ${out} <superlink>\n`);
+      const initial = flags.init === undefined ? undefined : await valuesOf(flags.init);
+      const names = await exportFlowerApp(out, {
+        ...{ model, strategy, rounds, minNodes, legacy },
+        ...(initial && { initial }),
+      });
+      const command = shellCommand('flwr run', [out]);
+      process.stdout.write(`${names.length} arrays in ${out}; start it with: ${command} <superlink>\n`);
     });
 }
 

@@ -43,7 +43,7 @@ export function againCommand(
 }
 
 /** A command line for a shell: words that need it are quoted. */
-function shellCommand(command: string, words: readonly string[]): string {
+export function shellCommand(command: string, words: readonly string[]): string {
   const quoted = words.map((word) =>
     /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`,
   );

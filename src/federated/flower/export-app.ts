@@ -9,7 +9,7 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { requireInstance, requireInteger, requireObject, requireText } from '../../arguments.js';
 import { DuetError, ioError } from '../../errors.js';
-import { nameFromPublished, publishedName } from '../../models/names.js';
+import { publishedName } from '../../models/names.js';
 import { DEFAULT_TASK, Vilt } from '../../models/vilt.js';
 import type { Tensors } from '../../native/core.js';
 import { native } from '../../native.js';
@@ -28,7 +28,7 @@ export interface FlowerAppOptions {
   rounds?: number;
   /** Nodes a round needs. Default 2. */
   minNodes?: number;
-  /** Other initial values than the model's, by our names or by the published ones. */
+  /** Initial values of everything that travels instead of the model's, by our names or by the published ones. */
   initial?: Tensors;
   /** For the strategies of `flwr.server.strategy` instead of the Message API. Default false. */
   legacy?: boolean;
@@ -42,10 +42,10 @@ const template = fileURLToPath(new URL('../../../examples/flower-server', import
 /**
  * @returns the names of the arrays as they travel
  * @throws DuetError INVALID_ARGUMENT for a strategy that shares nothing, for a folder with files in it, for initial values that do
- *   not fit the model
+ *   not fit the model or are not all there
  */
 export async function exportFlowerApp(folder: string, options: FlowerAppOptions): Promise<string[]> {
-  const { model, strategy, task = DEFAULT_TASK, initial = {}, legacy } = requireObject(options, 'options');
+  const { model, strategy, task = DEFAULT_TASK, initial, legacy } = requireObject(options, 'options');
   requireInstance(model, Vilt, 'model');
   const out = resolve(requireText(folder, 'folder'));
   const names = model.names((name) => !strategy.pooled && strategy.isShared(name, task));
@@ -55,7 +55,8 @@ export async function exportFlowerApp(folder: string, options: FlowerAppOptions)
       `Expected a strategy whose clients share parameters but ${strategy.name} has none`,
     );
   }
-  const values = overwritten(await model.read(names), initial);
+  const own = await model.read(names);
+  const values = initial === undefined ? own : replaced(own, initial);
   const file = join(out, FILE);
   await requireEmpty(out);
   for (const name of await templateFiles()) {
@@ -109,21 +110,28 @@ async function requireEmpty(folder: string): Promise<void> {
   );
 }
 
-function overwritten(values: Tensors, initial: Tensors): Tensors {
-  const result = { ...values };
-  for (const [given, value] of Object.entries(initial)) {
-    const name = given in values ? given : nameFromPublished(given);
-    const expected = values[name]?.length;
-    if (expected === undefined) continue;
-    if (value.length !== expected) {
-      throw new DuetError(
-        'INVALID_ARGUMENT',
-        `Expected ${expected} initial values of ${name} but received ${value.length}`,
-      );
-    }
-    result[name] = value;
+/** The values of `initial` under the names of `values`; what does not travel is left out. */
+function replaced(values: Tensors, initial: Tensors): Tensors {
+  const names = Object.keys(values);
+  const given = (name: string) => initial[name] ?? initial[publishedName(name)];
+  const missing = names.filter((name) => given(name) === undefined);
+  if (missing.length > 0) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected initial values of all ${names.length} parameters that travel but ${missing.length} are missing: ` +
+        `${missing.slice(0, 3).map(publishedName).join(', ')}${missing.length > 3 ? ' ...' : ''}; ` +
+        'take those of this model and strategy',
+    );
   }
-  return result;
+  const taken = names.map((name): [string, Float32Array] => {
+    const [value, expected] = [given(name) as Float32Array, values[name]?.length];
+    if (value.length === expected) return [name, value];
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected ${expected} initial values of ${name} but received ${value.length}`,
+    );
+  });
+  return Object.fromEntries(taken);
 }
 
 function settled(project: string, settings: Record<string, string | number>): string {
