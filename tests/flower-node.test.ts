@@ -1,7 +1,7 @@
 // A node against a SuperLink that can be told to fail, over both transports: every state, every failure, a crash in every phase.
 
 import { randomBytes } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
+import { readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
 import { NodeIdentity } from '../src/federated/flower/authentication.js';
@@ -595,6 +595,21 @@ describe('the journal in a folder', () => {
     await store.remove(message().id);
     expect(await store.pending()).toEqual([]);
     expect(await readdir(store.folder)).toEqual([]);
+  });
+
+  test('who the node is can be read by its user alone; a damaged file says how to mend it', async () => {
+    const store = new FolderMessageStore(await temporaryFolder());
+    const node = { superlink: 'a:1', nodeId: 1n, fingerprint: 'f', privateKey: 'k', selfRegistered: true };
+    await store.keepNode(node);
+    const path = join(store.folder, 'node.json');
+    if (process.platform !== 'win32') expect((await stat(path)).mode & 0o777).toBe(0o600);
+    expect(await store.node()).toEqual(node);
+    for (const damaged of ['{"superlink"', '{}']) {
+      await writeFile(path, damaged);
+      const words = /node\.json.*; delete the file, and the node joins anew$/;
+      await expect(store.node()).rejects.toThrow(expect.objectContaining({ code: 'CORRUPT' }));
+      await expect(store.node()).rejects.toThrow(words);
+    }
   });
 
   test('objects that are not those of the tree are not there', async () => {

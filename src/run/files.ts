@@ -58,10 +58,10 @@ async function isFolder(path: string): Promise<boolean> {
 }
 
 /** Writes beside, flushes to the disk, renames. */
-export async function writeAtomic(path: string, content: string | Uint8Array): Promise<void> {
+export async function writeAtomic(path: string, content: string | Uint8Array, mode = 0o666): Promise<void> {
   const beside = `${requireText(path, 'path')}.partial-${process.pid}`;
   try {
-    const file = await open(beside, 'w');
+    const file = await open(beside, 'w', mode);
     try {
       await file.writeFile(content);
       await file.sync();

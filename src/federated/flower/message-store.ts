@@ -147,12 +147,7 @@ export class FolderMessageStore implements MessageStore {
     await this.#open();
     const text = await readIfThere(this.#nodeFile);
     if (text === undefined) return undefined;
-    const { privateKey, ...node } = validated(
-      nodeSchema,
-      parseJson(text, this.#nodeFile),
-      this.#nodeFile,
-      'CORRUPT',
-    );
+    const { privateKey, ...node } = this.#parsedNode(text);
     return { ...node, nodeId: BigInt(node.nodeId), ...(privateKey !== undefined && { privateKey }) };
   }
 
@@ -162,7 +157,18 @@ export class FolderMessageStore implements MessageStore {
     await writeAtomic(
       this.#nodeFile,
       `${JSON.stringify({ ...node, nodeId: String(node.nodeId) }, null, 2)}\n`,
+      0o600,
     );
+  }
+
+  #parsedNode(text: string): z.output<typeof nodeSchema> {
+    try {
+      return validated(nodeSchema, parseJson(text, this.#nodeFile), this.#nodeFile, 'CORRUPT');
+    } catch (error) {
+      throw new DuetError('CORRUPT', `${messageOf(error)}; delete the file, and the node joins anew`, {
+        cause: error,
+      });
+    }
   }
 
   get #nodeFile(): string {
