@@ -5,6 +5,7 @@ import { type FlowerAnswers, FlowerClient } from '../src/federated/flower/client
 import { decodeMessage, encodeMessage } from '../src/federated/flower/objects.js';
 import type {
   ArrayRecord,
+  ConfigValue,
   FlowerMessage,
   MetricRecord,
   NumpyArray,
@@ -131,6 +132,14 @@ describe('the Message API', () => {
     expect(Object.keys(metricsIn(evaluated, 'numbers'))).toEqual(['eval_acc', 'weight']);
   });
 
+  test('no metrics leave the number of samples alone', async () => {
+    const one = await handler({}, { metrics: [] });
+    for (const type of ['train', 'evaluate']) {
+      const answer = await one.handle(request(type, 1, arraysOf(one.site)));
+      expect(Object.keys(metricsIn(answer))).toEqual(['num-examples']);
+    }
+  });
+
   test('answers the same message alike without training again', async () => {
     let batches = 0;
     const one = await handler({
@@ -209,6 +218,17 @@ describe('the naming of the older strategies', () => {
       accuracy.eval_acc,
     );
     expect(evaluated.get('evaluateres.status')).toEqual(ok);
+  });
+
+  test('with no metrics, no loss of an evaluation is answered', async () => {
+    const one = await handler({}, { metrics: [] });
+    const fit: RecordDict = new Map([['fitins.parameters', numbered(one.site)]]);
+    const trained = await one.handle(message('train', fit));
+    expect(trained.get('fitres.metrics')).toEqual(config());
+    const ask: RecordDict = new Map([['evaluateins.parameters', numbered(one.site)]]);
+    await expect(one.handle(message('evaluate', ask))).rejects.toThrow(
+      /answers no metrics, but received an eval/,
+    );
   });
 
   test('counts rounds itself where nothing says them', async () => {
@@ -298,6 +318,32 @@ describe('is refused with the reason', () => {
       /float32 or float64 .* but received int32/,
     ],
   ];
+  const rounds: [string, string, ConfigValue, RegExp][] = [
+    ['train', 'server-round', -1n, /between 1 and \d+ for server-round but received -1/],
+    ['train', 'server-round', 0n, /between 1 and \d+ for server-round but received 0/],
+    ['train', 'server-round', 2n ** 60n, /integer .* server-round but received 1152921504606847000/],
+    ['train', 'server-round', 'x', /integer .* server-round but received "x"/],
+    ['train', 'server_round', 1.5, /integer .* server_round but received 1.5/],
+    ['train', 'server-round', Number.NaN, /integer .* server-round but received NaN/],
+    ['train', 'server-round', [1n], /integer .* server-round but received/],
+    ['evaluate', 'server-round', -1n, /between 0 and \d+ for server-round/],
+    ['train', 'rounds-done', -1n, /between 0 and \d+ for rounds-done but received -1/],
+  ];
+  test.each(rounds)('a %s message with %s %s', async (type, name, value, reason) => {
+    const one = await handler();
+    const values = new Map<string, ConfigValue>([
+      ['server-round', 1n],
+      [name, value],
+    ]);
+    if (name === 'server_round') values.delete('server-round');
+    const content: RecordDict = new Map();
+    content.set('arrays', arraysOf(one.site)).set('config', { kind: 'config', values });
+    const refused = one.handle(message(type, content));
+    await expect(refused).rejects.toThrow(expect.objectContaining({ code: 'INVALID_ARGUMENT' }));
+    await expect(refused).rejects.toThrow(reason);
+    expect(one.site.round).toBe(0);
+  });
+
   test.each(cases)('%s', async (_, make, reason) => {
     const one = await handler();
     await expect(one.handle(make(one.site))).rejects.toThrow(reason);

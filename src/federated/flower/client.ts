@@ -32,7 +32,10 @@ import type { FlowerConnection } from './transport.js';
 export interface FlowerAnswers {
   /** Names an app chose itself. */
   names?: Partial<FlowerNames>;
-  /** The metrics that are answered, where other nodes of the federation have fewer. Default: all. */
+  /**
+   * The metrics that are answered, where other nodes of the federation have fewer. Default: all. With none, an answer has the number
+   * of samples alone, and evaluations for the older strategies, whose answer is a loss, are refused.
+   */
   metrics?: readonly string[];
 }
 
@@ -118,6 +121,12 @@ export class FlowerClient implements NodeHandler {
         return this.#trained(request, await this.site.train({ id, round, shared }, options));
       }
       case 'evaluate': {
+        if (request.naming.needsLoss && this.#metrics?.length === 0) {
+          throw new DuetError(
+            'UNSUPPORTED',
+            `Expected a training for site ${this.site.client.name}, which answers no metrics, but received an evaluation`,
+          );
+        }
         const { round = this.site.round, shared } = request;
         return this.#evaluated(request, await this.site.evaluate({ id, round, shared }, options));
       }

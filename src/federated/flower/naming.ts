@@ -11,9 +11,11 @@
  * | its answer | `metrics` with `num-examples` | `evaluateres.loss`, `.num_examples`, `.metrics`, `.status` |
  */
 
+import { requireInteger } from '../../arguments.js';
 import { DuetError, shown } from '../../errors.js';
 import { publishedName } from '../../models/names.js';
 import type { TensorData, Tensors } from '../../native/core.js';
+import { MOST_ROUNDS } from '../options.js';
 import type {
   ArrayRecord,
   ConfigRecord,
@@ -51,6 +53,8 @@ export interface Answer {
 
 /** Makes the records of an answer. */
 export interface Naming {
+  /** Whether an evaluation cannot be answered without its loss. */
+  needsLoss: boolean;
   trained(answer: Answer & { shared: Tensors }): RecordDict;
   evaluated(answer: Answer & { loss: number }): RecordDict;
 }
@@ -80,7 +84,8 @@ const LEGACY = {
 
 /**
  * What a message asks for.
- * @throws DuetError UNSUPPORTED for another type of message; INVALID_ARGUMENT for other arrays than the parameters that travel
+ * @throws DuetError UNSUPPORTED for another type of message; INVALID_ARGUMENT for other arrays than the parameters that travel,
+ *   a round that is no number
  */
 export function readRequest(
   { metadata, content = new Map() }: FlowerMessage,
@@ -95,9 +100,13 @@ export function readRequest(
       `Expected a message of type train, evaluate or query but received ${shown(kind)}`,
     );
   }
+  const least = kind === 'train' ? 1 : 0;
   const ofRun =
-    numberOf(content, names.round) ?? numberOf(content, 'server_round') ?? wholeNumber(metadata.groupId);
-  const round = ofRun === undefined ? undefined : ofRun + (numberOf(content, names.done) ?? 0);
+    numberOf(content, names.round, least) ??
+    numberOf(content, 'server_round', least) ??
+    (/^\d{1,15}$/.test(metadata.groupId) ? Number(metadata.groupId) : undefined);
+  const done = numberOf(content, names.done, 0) ?? 0;
+  const round = ofRun === undefined ? undefined : ofRun + done;
   const { request, answer } = LEGACY[kind];
   const parameters = content.get(`${request}.parameters`);
   if (parameters?.kind === 'arrays') {
@@ -159,6 +168,7 @@ function messageNaming(
     numbers(answer.metrics, names.samples, answer),
   ];
   return {
+    needsLoss: false,
     trained: (answer) => dict([arrays, writeArrays(answer.shared, shapes, keys)], metrics(answer)),
     evaluated: (answer) => dict(metrics(answer)),
   };
@@ -172,6 +182,7 @@ function legacyNaming(prefix: string, shapes: SharedShapes, keys: readonly strin
       [`${prefix}.status`, OK],
     );
   return {
+    needsLoss: true,
     trained: (answer) => common(answer).set(`${prefix}.parameters`, writeArrays(answer.shared, shapes, keys)),
     evaluated: (answer) => common(answer).set(`${prefix}.loss`, numbers({ loss: answer.loss })),
   };
@@ -232,15 +243,12 @@ function writeArrays(values: Tensors, shapes: SharedShapes, keys: readonly strin
   return { kind: 'arrays', values: new Map(arrays) };
 }
 
-/** A number in any record of settings. */
-function numberOf(content: RecordDict, name: string): number | undefined {
+/** A whole number in any record of settings; undefined where there is none of this name. */
+function numberOf(content: RecordDict, name: string, least: number): number | undefined {
   for (const record of content.values()) {
     const value = record.kind === 'config' ? record.values.get(name) : undefined;
-    if (typeof value === 'bigint' || typeof value === 'number') return wholeNumber(String(value));
+    if (value === undefined) continue;
+    return requireInteger(typeof value === 'bigint' ? Number(value) : value, name, least, MOST_ROUNDS);
   }
   return undefined;
-}
-
-function wholeNumber(text: string): number | undefined {
-  return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
 }
