@@ -96,6 +96,12 @@ describe('a run folder', () => {
     await expect(allRounds(tinyFederation({ runDir, resume: true, model: tinyModel(7) }))).rejects.toThrow(
       /model.fingerprint was/,
     );
+    const model = tinyModel();
+    const { 'task_layer.vqa.clf_fc1.bias': bias } = await model.read(['task_layer.vqa.clf_fc1.bias']);
+    await model.write({ 'task_layer.vqa.clf_fc1.bias': bias!.map((value) => value + 1) });
+    await expect(allRounds(tinyFederation({ runDir, resume: true, model }))).rejects.toThrow(
+      /initialValues was "\w+" and is "\w+"/,
+    );
   });
 
   test('that is finished has nothing left to do on resume', async () => {
