@@ -133,6 +133,10 @@ describe('with data and a model', () => {
         client('b', ...nowhere, '--key', join(folder, 'no.pem')),
         /Cannot read the key .*no.pem: no such file/,
       ],
+      [
+        client('e', '--superlink', '192.0.2.1:1', '--root-certificates', join(model, 'config.json')),
+        /Expected a certificate \(PEM\) in .*config.json for --root-certificates/,
+      ],
       [client('d', '--server', 'http://192.0.2.1:1'), /http/],
       [client('c', ...nowhere, '--metrics', 'f1'), /Expected metrics among train_loss, .* but received f1/],
     ];
@@ -168,10 +172,10 @@ describe('with data and a model', () => {
 
   test('the run folder holds everything that decides the numbers', async () => {
     await writeFile(join(folder, 'no.key'), 'no key');
-    const { status, stderr } = await duet(
-      ...client('wrong-key', ...nowhere, '--key', join(folder, 'no.key')),
-    );
-    expect([status, stderr]).toEqual([1, expect.stringMatching(/key/)]);
+    const nothingSaid = ['--eval-split', 'none', '--metrics', 'none'];
+    const args = client('wrong-key', ...nowhere, ...nothingSaid, '--key', join(folder, 'no.key'));
+    const { status, stderr } = await duet(...args);
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/keys.privateKey \(--key\)/)]);
     const config = JSON.parse(await readFile(join(folder, 'wrong-key/config.json'), 'utf8'));
     expect(config).toMatchObject({
       kind: 'site',
@@ -184,6 +188,12 @@ describe('with data and a model', () => {
         model: { fingerprint: expect.any(String), adapterReduction: 8 },
       },
     });
+    expect(config.settings.client).not.toHaveProperty('evaluationSamples');
+    const other = await duet(...args, '--resume', '--heads', 'fresh');
+    expect([other.status, other.stderr]).toEqual([
+      1,
+      expect.stringMatching(/initialValues was "\w+" and is "\w+"\. Resume/),
+    ]);
   });
 
   test.each(['http', 'grpc'] as const)(

@@ -175,7 +175,7 @@ describe.each(['grpc', 'http'] as const)('a SuperLink over %s', (transport) => {
     const secure = await superlink(transport, true);
     for (const tls of [undefined, { ca: stranger.cert }])
       await expect(open({ superlink: secure.address, ...(tls && { tls }) })).rejects.toMatchObject(
-        failure('UNAUTHENTICATED', /not trusted: .*\(tls\.ca\)/),
+        failure('UNAUTHENTICATED', /not trusted: .*tls\.ca \(--root-certificates\)/),
       );
     const other = secure.address.replace('localhost', '127.0.0.2');
     await expect(open({ superlink: other, tls: { ca: authority.cert } })).rejects.toMatchObject({

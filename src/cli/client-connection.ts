@@ -1,8 +1,9 @@
 /** How `duet client` reaches its server: its options, and taking part once a site is open. */
 
+import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
-import { ioError } from '../errors.js';
+import { DuetError, ioError, messageOf } from '../errors.js';
 import { CODEC_NAMES, type CodecName, updateCodec } from '../federated/compression.js';
 import { FlowerClient } from '../federated/flower/client.js';
 import type { NodeState } from '../federated/flower/node-events.js';
@@ -58,9 +59,9 @@ export function connectionOptions(command: Command): void {
     .addOption(
       new Option(
         '--metrics <names>',
-        'SuperLink: only these metrics, where other nodes answer fewer (default: all)',
+        'SuperLink: only these metrics, where other nodes answer fewer, or none (default: all)',
       )
-        .argParser(list)
+        .argParser((text) => (text === 'none' ? [] : list(text)))
         .conflicts('server'),
     )
     .addOption(
@@ -96,13 +97,28 @@ export type Connect = (site: Site, progress: ProgressLine, signal: AbortSignal) 
 export async function connection(flags: ConnectionFlags): Promise<Connect> {
   const { superlink, server } = flags;
   const files = {
-    ca: await text(flags.rootCertificates, 'the root certificates'),
+    ca: checkedAuthority(flags.rootCertificates, await text(flags.rootCertificates, 'the root certificates')),
     key: await text(flags.key, 'the key'),
     certificate: await text(flags.certificate, 'the certificate'),
     token: (await text(flags.tokenFile, 'the token'))?.trim(),
   };
   if (superlink !== undefined) return atSuperLink(superlink, flags, files);
   return atDuetServer(server as string, flags, files);
+}
+
+/** TLS would take a file without a certificate for an empty list of authorities. */
+function checkedAuthority(path: string | undefined, pem: string | undefined): string | undefined {
+  if (pem === undefined) return undefined;
+  try {
+    new X509Certificate(pem);
+    return pem;
+  } catch (error) {
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      `Expected a certificate (PEM) in ${path} for --root-certificates but there is none: ${messageOf(error)}`,
+      { cause: error },
+    );
+  }
 }
 
 interface Files {

@@ -75,7 +75,7 @@ export function dataOptions(command: Command, { clients }: { clients: boolean })
   }
   command
     .option('--train-split <name>', 'split to train on', 'train')
-    .option('--eval-split <name>', 'split to evaluate on', 'val')
+    .option('--eval-split <name>', 'split to evaluate on, or none', 'val')
     .option(
       '--answers <file>',
       "answer vocabulary (default: the data folder's answers.json, else the model's)",

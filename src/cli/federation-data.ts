@@ -33,7 +33,8 @@ export async function loadFederation(
   flags: DataFlags,
 ): Promise<FederationData> {
   const train = await readClients(folder, flags, flags.trainSplit);
-  const evaluation = await readClients(folder, flags, flags.evalSplit);
+  const { evalSplit } = flags;
+  const evaluation = evalSplit === 'none' ? undefined : await readClients(folder, flags, evalSplit);
   const answers = await chooseAnswers(folder, modelFolder, flags, [...train.values()]);
   const encoders = await encodersFor(modelFolder, answers);
   return { answers, clients: vqaClients(encoders, train, evaluation) };

@@ -99,7 +99,9 @@ export class NodeIdentity {
   }
 }
 
-const MEND = 'make one with `ssh-keygen -t ecdsa -b 384 -N "" -m PEM -f node.key`';
+/** Makes a key whose public half is `node.key.pub`. */
+export const KEYGEN = 'ssh-keygen -t ecdsa -b 384 -N "" -C "" -f node.key';
+const MEND = `make one with \`${KEYGEN}\``;
 
 function readKey({ privateKey, passphrase }: NodeKeys): KeyObject {
   const text = String(privateKey);
@@ -112,7 +114,7 @@ function readKey({ privateKey, passphrase }: NodeKeys): KeyObject {
     if (error instanceof DuetError) throw error;
     throw new DuetError(
       'INVALID_ARGUMENT',
-      `Expected an EC private key (PEM or OpenSSH) for keys.privateKey but it cannot be read: ${messageOf(error)}; ${MEND}`,
+      `Expected an EC private key (PEM or OpenSSH) for keys.privateKey (--key) but it cannot be read: ${messageOf(error)}; ${MEND}`,
       { cause: error },
     );
   }
@@ -121,7 +123,7 @@ function readKey({ privateKey, passphrase }: NodeKeys): KeyObject {
   const kind = [key.asymmetricKeyType, curve].filter(Boolean).join(' ');
   throw new DuetError(
     'UNSUPPORTED',
-    `Expected an EC private key on P-256, P-384 or P-521 for keys.privateKey but received ${kind}; ${MEND}`,
+    `Expected an EC private key on P-256, P-384 or P-521 for keys.privateKey (--key) but received ${kind}; ${MEND}`,
   );
 }
 
@@ -135,7 +137,7 @@ function openSshKey(text: string): KeyObject {
   if (cipher !== 'none') {
     throw new DuetError(
       'UNSUPPORTED',
-      `Expected a key without a passphrase for keys.privateKey but it is encrypted with ${cipher}; ` +
+      `Expected a key without a passphrase for keys.privateKey (--key) but it is encrypted with ${cipher}; ` +
         'remove it with `ssh-keygen -p -N "" -f <file>`',
     );
   }
@@ -151,7 +153,7 @@ function openSshKey(text: string): KeyObject {
   if (!curve) {
     throw new DuetError(
       'UNSUPPORTED',
-      `Expected an EC private key on P-256, P-384 or P-521 for keys.privateKey but received ${type}; ${MEND}`,
+      `Expected an EC private key on P-256, P-384 or P-521 for keys.privateKey (--key) but received ${type}; ${MEND}`,
     );
   }
   own.field();

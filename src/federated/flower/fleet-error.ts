@@ -104,6 +104,6 @@ export function advice(status: FleetStatus, { details = '' }: Said, skewSeconds?
   if (/altname|does not match/i.test(details))
     return '; connect by a name that is in its certificate, or have it issued for this one';
   if (/expired/i.test(details)) return '; renew it';
-  if (CERTIFICATE.test(details)) return '; give the authority that signed it (tls.ca)';
+  if (CERTIFICATE.test(details)) return '; give the authority that signed it: tls.ca (--root-certificates)';
   return '';
 }
