@@ -18,7 +18,7 @@ import type { TestContext } from 'vitest';
 import { lockFolder } from '../../src/run/lock.js';
 import type { Authority } from './certificates.js';
 
-/** The newest release that installs, whose nodes talk HTTP; an older one, with gRPC. */
+/** A recent release, whose nodes talk HTTP, and an older one, with gRPC. */
 export const FLOWER_VERSIONS = (process.env.DUET_FLOWER_VERSIONS ?? '1.41.0,1.30.0').split(',');
 const NUMPY = 'numpy==2.4.6';
 

@@ -1,4 +1,4 @@
-/** The Fleet API over gRPC, as SuperLinks before Flower 1.41 serve it. */
+/** The Fleet API over gRPC, as SuperLinks before Flower 1.40 serve it. */
 
 import { isIPv6 } from 'node:net';
 import { Client, credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';

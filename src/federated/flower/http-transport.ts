@@ -1,4 +1,4 @@
-/** The Fleet API over HTTP, as SuperLinks from Flower 1.41 serve it: `POST /v1/fleet/<method>` with protobuf bodies. */
+/** The Fleet API over HTTP, as SuperLinks from Flower 1.40 serve it: `POST /v1/fleet/<method>` with protobuf bodies. */
 
 import * as http from 'node:http';
 import * as https from 'node:https';

@@ -1,7 +1,7 @@
 /** How a node becomes one of a SuperLink's nodes, comes back after a crash or the SuperLink's restart, and leaves. */
 
 import { DuetError, messageOf } from '../../errors.js';
-import type { NodeIdentity } from './authentication.js';
+import { KEYGEN, type NodeIdentity } from './authentication.js';
 import type { Caller } from './exchange.js';
 import { hasStatus } from './fleet-error.js';
 
@@ -88,7 +88,7 @@ async function register(membership: Membership, { call }: Joining): Promise<bool
     if (closed && ownKey) {
       throw new DuetError(
         'UNAUTHENTICATED',
-        'The SuperLink takes registered nodes only; make a key (ssh-keygen -t ecdsa -b 384 -N "" -m PEM -f node.key), ' +
+        `The SuperLink takes registered nodes only; make a key (${KEYGEN}), ` +
           'have the operator run `flwr supernode register node.key.pub`, and give the key to this node',
         { cause: error },
       );

@@ -28,8 +28,8 @@ export interface OpenOptions {
 type Kind = 'grpc' | 'http';
 
 const NAMES = {
-  grpc: 'gRPC (Flower before 1.41)',
-  http: 'HTTP (Flower 1.41 or newer)',
+  grpc: 'gRPC (Flower before 1.40)',
+  http: 'HTTP (Flower 1.40 or newer)',
 };
 
 /**
@@ -71,7 +71,7 @@ export async function openFleet(
   throw new DuetError(
     'UNSUPPORTED',
     `Expected Flower's Fleet API (Flower 1.23 to 1.42) at ${address.text} but the server there, which speaks ` +
-      `${found === 'grpc' ? 'gRPC' : 'HTTP'}, does not know it; check the port (9092, or 8000 from Flower 1.41) and ` +
+      `${found === 'grpc' ? 'gRPC' : 'HTTP'}, does not know it; check the port (9092, or 8000 from Flower 1.40) and ` +
       'the version of Flower',
   );
 }
