@@ -64,3 +64,13 @@ test('events as lines', () => {
     undefined,
   ]);
 });
+
+test('words of clients do not steer the terminal', () => {
+  const stream = new PassThrough();
+  const message = 'a\u001b]0;title\u0007\u001b[2J\nround 9: forged \u009b1m \u202egpj\u2066 \u200b';
+  new NodeTable(stream).note(eventLine({ event: 'failure', round: 1, client: 'a', message }) ?? '');
+  const text = String(stream.read());
+  expect(text).toContain('round 9: forged');
+  expect(text.slice(0, -1)).not.toMatch(/[\p{Cc}\p{Cf}]/u);
+  expect(nodeLines([node('north\u001b[2J', 'training')], 20)[1]).toMatch(/^north\ufffd\[2J /);
+});

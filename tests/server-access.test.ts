@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { ClientTls } from '../src/federated/server/connection.js';
-import { checkAccess, readTokens } from '../src/federated/server/credentials.js';
+import { checkAccess, checkPem, readTokens } from '../src/federated/server/credentials.js';
 import { temporaryFolder } from './federation-support.js';
 import { Authority } from './support/certificates.js';
 import { byTheRules, type StartedServer, startClient, startServer, values } from './support/duet-server.js';
@@ -72,6 +72,35 @@ describe('mutual TLS refuses', () => {
     });
     await expect.poll(() => server.events.map(({ event }) => event)).toContain('refused');
   });
+});
+
+test('certificates and keys that cannot work are named before anything listens or connects', async () => {
+  const names = { cert: '--tls-cert a', key: '--tls-key b', ca: '--client-ca c' };
+  const good = { ...tls, ca: authority.cert };
+  checkPem(good, names);
+  const other = authority.issue('other').key;
+  for (const [change, words] of [
+    [{ key: other }, /Expected the key of --tls-cert a for --tls-key b but received the key of another/],
+    [{ key: 'no key' }, /a private key in PEM format, without a passphrase, for --tls-key b/],
+    [{ cert: 'no certificate' }, /a certificate in PEM format for --tls-cert a/],
+    [{ ca: own.key }, /a certificate in PEM format for --client-ca c/],
+  ] as const) {
+    expect(() => checkPem({ ...good, ...change }, names)).toThrow(words);
+  }
+  await expect(serve({ tls: { ...mutual, key: other } })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+  for (const wrong of [{ ca: own.key }, { ...tls, key: other }])
+    await expect(startClient('https://localhost:9', 0, { tls: wrong })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+    });
+});
+
+test('of those who can prove a name, only the listed may take part', async () => {
+  const server = await serve({ tls: mutual, clients: ['site0'], rounds: 1 });
+  const expelled = startClient(server.url, 1, { tls: certificateOf('site1') });
+  await expect(expelled).rejects.toThrow(/this server is not for site1/);
+  await startClient(server.url, 0, { tls: certificateOf('site0') });
+  await server.rounds;
+  expect(() => checkAccess({ host: 'localhost', clients: ['site0'], insecure: false })).toThrow(/that prove/);
 });
 
 describe('a client does not trust', () => {

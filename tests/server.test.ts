@@ -1,6 +1,6 @@
 // DuetServer and DuetClient: rounds over the network are those of weightedMean, whatever happens on the way.
 
-import { appendFile, readdir, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -184,6 +184,7 @@ describe('a client that does not do its part', () => {
       startClient(started.url, 0, { signal }),
       startClient(started.url, 1, { signal, handler: fails }),
     ];
+    await expect(started.rounds).rejects.toMatchObject({ code: 'UNAVAILABLE' });
     await expect(started.rounds).rejects.toThrow(
       /updates of at least 2 of 2 clients in round 1 but received 1, in 2 attempts; client site1: out of apples/,
     );
@@ -411,7 +412,58 @@ test('a server that was stopped continues its round with the updates it has', as
   expect(values(again.server.shared)).toEqual(await byTheRules([[0, 1]]));
 });
 
+test('a finished run that is resumed says whom it waits for, and one with a damaged checkpoint what it left out', async () => {
+  const runDir = await temporaryFolder();
+  const started = await startServer({ runDir });
+  await startClient(started.url, 0);
+  await started.rounds;
+  const again = await startServer({ runDir, resume: true });
+  await expect.poll(() => again.events.map(({ event }) => event)).toEqual(['listening', 'farewell']);
+  await again.stop();
+  await writeFile(join(runDir, 'checkpoints/round-0002.safetensors'), 'damaged');
+  const third = await startServer({ runDir, resume: true });
+  await expect
+    .poll(() => third.events)
+    .toContainEqual({
+      event: 'damaged',
+      message: expect.stringContaining('round-0002.safetensors'),
+    });
+  await third.stop();
+});
+
+test.each(['a\u001b[2J', 'a\u202eb', 'a\u200bb', 'a\u0085b'])('the name %j is refused', async (name) => {
+  const started = await startServer({ runDir: await temporaryFolder() });
+  await expect(startClient(started.url, 0, { name })).rejects.toThrow(/printable/);
+  await started.stop();
+});
+
 describe('the audit log', () => {
+  test('has the lines the metrics name, or the run does not go on', async () => {
+    const runDir = await temporaryFolder();
+    const started = await startServer({ runDir });
+    await startClient(started.url, 0);
+    const rounds = await started.rounds;
+    const path = join(runDir, 'audit.jsonl');
+    const text = await readFile(path, 'utf8');
+    const { lines } = await verifyAudit(path, rounds);
+    const last = lines.findLastIndex(({ event }) => event === 'evaluation');
+    const kept = text.split('\n').slice(0, last + 1);
+    const changed = kept.with(-1, kept.at(-1)!.replace('"samples":4', '"samples":5'));
+    for (const broken of ['', `${kept.slice(0, -1).join('\n')}\n`, `${changed.join('\n')}\n`]) {
+      await writeFile(path, broken);
+      await expect(verifyAudit(path, rounds)).rejects.toMatchObject({ code: 'CORRUPT' });
+      await expect(startServer({ runDir, resume: true })).rejects.toThrow(
+        /the log was cut, emptied or changed/,
+      );
+    }
+    await rm(path);
+    await expect(startServer({ runDir, resume: true })).rejects.toThrow(
+      /that metrics.jsonl names in round 1/,
+    );
+    await writeFile(path, `${kept.join('\n')}\n`);
+    await verifyAudit(path, rounds);
+  });
+
   test('tells the rounds and shows tampering', async () => {
     const runDir = await temporaryFolder();
     const started = await startServer({ runDir, minClients: 2 });

@@ -8,7 +8,9 @@ import { CODEC_NAMES, type CodecName, updateCodec } from '../federated/compressi
 import { FlowerClient } from '../federated/flower/client.js';
 import type { NodeState } from '../federated/flower/node-events.js';
 import { type ClientEvent, DuetClient } from '../federated/server/client.js';
+import { checkPem } from '../federated/server/credentials.js';
 import type { Site } from '../federated/site.js';
+import { printable } from '../report/printable.js';
 import { bytes, duration } from '../report/words.js';
 import type { ProgressLine } from '../run/progress.js';
 import { list } from './options.js';
@@ -19,6 +21,7 @@ export interface ConnectionFlags {
   insecure: boolean;
   rootCertificates?: string;
   key?: string;
+  index?: number;
   certificate?: string;
   tokenFile?: string;
   transport: 'auto' | 'grpc' | 'http';
@@ -148,7 +151,8 @@ function atSuperLink(superlink: string, flags: ConnectionFlags, { ca, key }: Fil
         },
         onRetry: ({ reason }) => trouble.met(reason),
         onMessage: ({ type, outcome, reason }) => {
-          if (reason !== undefined) progress.note(`${name}  ${type} message: ${outcome}: ${reason}`);
+          if (reason !== undefined)
+            progress.note(printable(`${name}  ${type} message: ${outcome}: ${reason}`));
         },
       },
     });
@@ -157,16 +161,24 @@ function atSuperLink(superlink: string, flags: ConnectionFlags, { ca, key }: Fil
 
 function atDuetServer(server: string, flags: ConnectionFlags, files: Files): Connect {
   const { ca, certificate: cert, key, token } = files;
-  const { insecure, compression } = flags;
+  const { insecure, compression, index } = flags;
+  checkPem(
+    { ca, cert, key },
+    {
+      ca: `--root-certificates ${flags.rootCertificates}`,
+      cert: `--certificate ${flags.certificate}`,
+      key: `--key ${flags.key}`,
+    },
+  );
   const codecs = [...new Set([compression, 'fp32'] as const)].map((name) => updateCodec(name));
   return async (site, progress, signal) => {
-    const { client, settings, strategy } = site;
+    const { client, strategy } = site;
     const trouble = troubleOf(client.name, progress);
     await DuetClient.run({
       server,
       name: client.name,
       ...(client.task !== undefined && { task: client.task }),
-      index: settings.index,
+      ...(index !== undefined && { index }),
       strategy: strategy.name,
       tls: {
         ...(ca !== undefined && { ca }),
@@ -182,7 +194,7 @@ function atDuetServer(server: string, flags: ConnectionFlags, files: Files): Con
         if (event.event === 'retry') trouble.met(event.message);
         else {
           trouble.over();
-          progress.note(`${client.name}  ${eventLine(event)}`);
+          progress.note(printable(`${client.name}  ${eventLine(event)}`));
         }
       },
     });
@@ -195,7 +207,7 @@ function troubleOf(name: string, progress: ProgressLine) {
   let last: string | undefined;
   return {
     met(reason: string): void {
-      if (reason !== last) progress.note(`${name}  ${reason}; trying again`);
+      if (reason !== last) progress.note(printable(`${name}  ${reason}; trying again`));
       last = reason;
     },
     over(): void {

@@ -6,6 +6,7 @@
 
 import { Command, CommanderError } from 'commander';
 import { DuetError, messageOf } from '../errors.js';
+import { printable } from '../report/printable.js';
 import { EXIT_STOPPED } from '../run/stop.js';
 import { packageVersion } from '../run/versions.js';
 import { clientCommand } from './client.js';
@@ -57,7 +58,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     if (error instanceof DuetError && error.code === 'CANCELLED') return EXIT_STOPPED;
     const known = error instanceof DuetError && error.code !== 'INTERNAL';
     const text = known ? error.message : error instanceof Error ? error.stack : messageOf(error);
-    process.stderr.write(`duet: ${text}\n`);
+    process.stderr.write(`duet: ${String(text).split('\n').map(printable).join('\n')}\n`);
     return 1;
   }
 }

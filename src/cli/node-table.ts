@@ -4,6 +4,7 @@ import type { WriteStream } from 'node:tty';
 import type { AuditEvent } from '../federated/server/audit.js';
 import type { NodeStatus } from '../federated/server/desk.js';
 import type { ServerRound } from '../federated/server/options.js';
+import { printable } from '../report/printable.js';
 import { accuracies, bytes, duration } from '../report/words.js';
 
 const EVERY_MS = 500;
@@ -36,7 +37,7 @@ export class NodeTable {
   /** Writes a line that stays. */
   note(text: string): void {
     this.#clear();
-    this.#stream.write(`${text}\n`);
+    this.#stream.write(`${printable(text)}\n`);
     if (this.#stream.isTTY) this.#draw();
   }
 
@@ -69,7 +70,7 @@ export function nodeLines(nodes: readonly NodeStatus[], most: number): string[] 
   const all = nodes.length + 1 > most ? [...nodes].sort((a, b) => ORDER[a.state] - ORDER[b.state]) : nodes;
   const shown = all.slice(0, nodes.length + 1 > most ? most - 2 : most);
   const rows = shown.map(({ name, state, round, seconds, bytes: { up, down }, failures }) => [
-    name,
+    printable(name),
     state,
     String(round),
     duration(seconds),
@@ -112,6 +113,10 @@ export function eventLine(event: AuditEvent): string | undefined {
       return `round ${round}: no answer of ${(event.missing as string[]).join(', ')} by the deadline`;
     case 'no quorum':
       return `round ${round}: ${event.received} of ${event.asked} updates, ${event.needed} are needed`;
+    case 'damaged':
+      return `not readable, left out: ${message}`;
+    case 'farewell':
+      return `all rounds are done; waiting at most ${duration(Number(event.seconds))} for clients to hear of it`;
     case 'error':
       return `error: ${message}`;
     case 'refused':

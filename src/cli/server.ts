@@ -1,15 +1,19 @@
 /** duet server: rounds for clients on other machines, over HTTP/2 with TLS. */
 
 import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { ioError } from '../errors.js';
-import { readTokens, type ServerTls } from '../federated/server/credentials.js';
+import { verifyAudit } from '../federated/server/audit.js';
+import { checkPem, readTokens, type ServerTls } from '../federated/server/credentials.js';
+import type { ServerRound } from '../federated/server/options.js';
 import { DuetServer } from '../federated/server/server.js';
 import { strategyByName } from '../federated/strategies/by-name.js';
 import type { Strategy } from '../federated/strategies/strategy.js';
 import { DEFAULT_TASK, Vilt } from '../models/vilt.js';
 import type { TensorData } from '../native/core.js';
 import { native } from '../native.js';
+import { MetricsFile } from '../run/metrics.js';
 import { ProgressLine } from '../run/progress.js';
 import { eventLine, NodeTable, serverRoundLine } from './node-table.js';
 import { integer, list, positive, share } from './options.js';
@@ -27,12 +31,14 @@ interface ServerFlags {
   seed: number;
   adapterReduction: number;
   writeInitial?: string;
+  verify: boolean;
   host: string;
   port: number;
   tlsCert?: string;
   tlsKey?: string;
   clientCa?: string;
   tokens?: string;
+  clients?: string[];
   insecure: boolean;
   minClients: number;
   fraction: number;
@@ -75,7 +81,8 @@ export function serverCommand(): Command {
     .option('--task <names>', 'heads of the clients', list, [DEFAULT_TASK])
     .option('--seed <integer>', 'of new adapters and of the choice of clients', integer(0), 0)
     .option('--adapter-reduction <factor>', 'width of the model / width of its adapters', integer(1), 16)
-    .option('--write-initial <file>', 'write the shared parameters of <initial> and end');
+    .option('--write-initial <file>', 'write the shared parameters of <initial> and end')
+    .option('--verify', 'compare audit log and metrics of the run folder <initial> and end', false);
   accessOptions(command);
   roundOptions(command);
   return command.action(serve);
@@ -93,6 +100,7 @@ function accessOptions(command: Command): void {
       'clients show a certificate of this authority; its common name is their name',
     )
     .option('--tokens <file>', 'clients show a token: one client a line, its name and its token')
+    .option('--clients <names>', 'of those that can prove a name only these may join (default: all)', list)
     .option('--insecure', 'listen beyond this machine without TLS or without identities', false);
 }
 
@@ -116,6 +124,7 @@ function roundOptions(command: Command): void {
 }
 
 async function serve(this: Command, initial: string, flags: ServerFlags): Promise<void> {
+  if (flags.verify) return verify(initial);
   const { weights, gatedWith, sharedHead, writeInitial, run: runDir } = flags;
   const strategy = strategyByName(flags.strategy, {
     feddat: { weights, gatedWith },
@@ -143,6 +152,7 @@ async function serve(this: Command, initial: string, flags: ServerFlags): Promis
         ...{ host: flags.host, port: flags.port, insecure: flags.insecure },
         ...(tls && { tls }),
         ...(tokens && { tokens }),
+        ...(flags.clients && { clients: flags.clients }),
         ...{ minClients: flags.minClients, sampling: { fraction: flags.fraction } },
         ...{ quorum: flags.quorum, attempts: flags.attempts, deadlineSeconds: flags.deadline },
         ...{ heartbeatSeconds: flags.heartbeat, evaluation: { every: flags.evaluateEvery } },
@@ -162,6 +172,14 @@ async function serve(this: Command, initial: string, flags: ServerFlags): Promis
     },
   );
   process.stdout.write(`run folder: ${runDir}\n`);
+}
+
+async function verify(runDir: string): Promise<void> {
+  const rounds = await new MetricsFile<ServerRound>(join(runDir, 'metrics.jsonl')).read();
+  const { lines, head } = await verifyAudit(join(runDir, 'audit.jsonl'), rounds);
+  process.stdout.write(
+    `${lines.length} lines of audit.jsonl fit each other and ${rounds.length} rounds\nlast line: ${head}\n`,
+  );
 }
 
 /** What of a model travels, or what a file holds. */
@@ -184,11 +202,11 @@ async function readTls(command: Command, flags: ServerFlags): Promise<ServerTls 
   if (tlsCert === undefined && tlsKey === undefined && clientCa === undefined) return undefined;
   if (tlsCert === undefined || tlsKey === undefined)
     command.error('error: expected --tls-cert and --tls-key together, and both with --client-ca');
-  return {
-    cert: await pem(tlsCert),
-    key: await pem(tlsKey),
-    ...(clientCa !== undefined && { clientCa: await pem(clientCa) }),
-  };
+  const [cert, key] = [await pem(tlsCert), await pem(tlsKey)];
+  const ca = clientCa === undefined ? undefined : await pem(clientCa);
+  const names = { cert: `--tls-cert ${tlsCert}`, key: `--tls-key ${tlsKey}`, ca: `--client-ca ${clientCa}` };
+  checkPem({ cert, key, ca }, names);
+  return { cert, key, ...(ca !== undefined && { clientCa: ca }) };
 }
 
 function pem(path: string): Promise<string> {

@@ -29,18 +29,22 @@ export class AuditLog {
 
   /**
    * Opens the log of a run; half a line at the end, as a crash leaves it, is cut off.
-   * @throws DuetError CORRUPT when the chain is broken
+   * @param rounds lines of metrics.jsonl
+   * @throws DuetError CORRUPT when the chain is broken, or lacks a line that a round names
    */
-  static async open(path: string): Promise<AuditLog> {
+  static async open(path: string, rounds: readonly AuditedRound[]): Promise<AuditLog> {
     const text = (await readIfThere(path)) ?? '';
     const whole = text.slice(0, text.lastIndexOf('\n') + 1);
-    const { head } = verified(whole, path);
+    const { head } = verified(whole, path, rounds);
     if (whole !== text) await writeAtomic(path, whole);
     return new AuditLog(path, head);
   }
 
-  get head(): string {
-    return this.#head;
+  /** The hash of the last line, once it is on the disk. */
+  async head(): Promise<string> {
+    const head = this.#head;
+    await this.#flush;
+    return head;
   }
 
   /** Resolves once the line is on the disk; lines that come meanwhile share the next write. */
@@ -65,19 +69,34 @@ export class AuditLog {
   }
 }
 
+/** A line of metrics.jsonl: `audit` is the hash of the last line of the log when the round ended. */
+export interface AuditedRound {
+  number: number;
+  audit: string;
+}
+
 /**
  * The lines of an audit log.
- * @throws DuetError CORRUPT naming the first line that does not follow from the one before it
+ * @param rounds lines of metrics.jsonl; without them a log that was cut is not found out
+ * @throws DuetError CORRUPT naming the first line that does not follow from the one before it, or the first round whose line is not there
  */
-export async function verifyAudit(path: string): Promise<{ lines: AuditLine[]; head: string }> {
+export async function verifyAudit(
+  path: string,
+  rounds: readonly AuditedRound[] = [],
+): Promise<{ lines: AuditLine[]; head: string }> {
   const text = await readIfThere(path);
   if (text === undefined)
     throw new DuetError('NOT_FOUND', `Expected an audit log in ${path} but it is not there`);
-  return verified(text, path);
+  return verified(text, path, rounds);
 }
 
-function verified(text: string, path: string): { lines: AuditLine[]; head: string } {
+function verified(
+  text: string,
+  path: string,
+  rounds: readonly AuditedRound[],
+): { lines: AuditLine[]; head: string } {
   let head = AUDIT_START;
+  const hashes = new Set<string>();
   const lines: AuditLine[] = [];
   for (const [index, line] of text.split('\n').entries()) {
     if (line === '') continue;
@@ -89,7 +108,16 @@ function verified(text: string, path: string): { lines: AuditLine[]; head: strin
       );
     }
     head = hashOf(line);
+    hashes.add(head);
     lines.push(parsed);
+  }
+  const lost = rounds.find(({ audit }) => !hashes.has(audit));
+  if (lost) {
+    throw new DuetError(
+      'CORRUPT',
+      `Expected the line of ${path} that metrics.jsonl names in round ${lost.number} but it is not there: the log was cut, emptied or ` +
+        'changed. Put it back from a copy, or start a run in another folder from the last checkpoint',
+    );
   }
   return { lines, head };
 }

@@ -2,7 +2,7 @@
 
 import http2 from 'node:http2';
 import { DuetError, messageOf, throwIfAborted } from '../../errors.js';
-import { isLoopback } from './credentials.js';
+import { checkPem, isLoopback } from './credentials.js';
 import { MAX_MESSAGE, refusalSchema, WINDOW } from './protocol.js';
 
 const CONNECT_MS = 20_000;
@@ -75,6 +75,8 @@ export class Connection {
         `Expected https:// for the server ${server}; say \`insecure\` where the network itself is trusted`,
       );
     }
+    const { cert, key, ca } = options.tls ?? {};
+    checkPem({ cert, key, ca }, { cert: 'tls.cert', key: 'tls.key', ca: 'tls.ca' });
     this.#options = { ...options, server: url.origin };
   }
 
@@ -113,11 +115,16 @@ export class Connection {
   #connect(): Promise<http2.ClientHttp2Session> {
     const { server, tls } = this.#options;
     return new Promise((resolve, reject) => {
-      const session = http2.connect(server, {
-        ...tls,
-        minVersion: 'TLSv1.2',
-        settings: { enablePush: false, initialWindowSize: WINDOW },
-      });
+      let session: http2.ClientHttp2Session;
+      try {
+        session = http2.connect(server, {
+          ...tls,
+          minVersion: 'TLSv1.2',
+          settings: { enablePush: false, initialWindowSize: WINDOW },
+        });
+      } catch (error) {
+        return reject(hopeless(error as Error, server) ?? error);
+      }
       let seen = -1;
       const alive = setInterval(() => {
         const { bytesRead = 0 } = session.socket ?? {};

@@ -1,9 +1,9 @@
 /** Who may speak to a server, and how a server is kept from being open by mistake. */
 
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { createHash, createPrivateKey, timingSafeEqual, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import type { TLSSocket } from 'node:tls';
-import { DuetError, ioError } from '../../errors.js';
+import { createSecureContext, type TLSSocket } from 'node:tls';
+import { DuetError, ioError, messageOf } from '../../errors.js';
 import { nameSchema, Refusal } from './protocol.js';
 
 /** PEM texts of a server. */
@@ -12,6 +12,47 @@ export interface ServerTls {
   key: string;
   /** Clients must have a certificate signed by one of these authorities; its common name is the client's name. */
   clientCa?: string;
+}
+
+/** What goes into a TLS connection, or what those things are called. */
+export type PemTexts = Record<'cert' | 'key' | 'ca', string | undefined>;
+
+/**
+ * @param names what a message calls them, e.g. the flags and files they come from
+ * @throws DuetError INVALID_ARGUMENT for what is not PEM, a key in place of a certificate, or a key of another certificate
+ */
+export function checkPem({ cert, key, ca }: PemTexts, names: PemTexts): void {
+  const wrong = (expected: string, error?: unknown) => {
+    const reason = error === undefined ? '' : ` (${messageOf(error)})`;
+    return new DuetError('INVALID_ARGUMENT', `Expected ${expected}${reason}`, { cause: error });
+  };
+  const certificate = (text: string, name: string | undefined) => {
+    try {
+      return new X509Certificate(text);
+    } catch (error) {
+      throw wrong(`a certificate in PEM format for ${name}`, error);
+    }
+  };
+  const privateKey = (text: string) => {
+    try {
+      return createPrivateKey(text);
+    } catch (error) {
+      throw wrong(`a private key in PEM format, without a passphrase, for ${names.key}`, error);
+    }
+  };
+  if (ca !== undefined) certificate(ca, names.ca);
+  const own = cert === undefined ? undefined : certificate(cert, names.cert);
+  const ownKey = key === undefined ? undefined : privateKey(key);
+  if (own && ownKey && !own.checkPrivateKey(ownKey))
+    throw wrong(`the key of ${names.cert} for ${names.key} but received the key of another certificate`);
+  try {
+    createSecureContext({ cert, key, ca });
+  } catch (error) {
+    const given = [names.cert, names.key, names.ca].filter(
+      (_, place) => [cert, key, ca][place] !== undefined,
+    );
+    throw wrong(`certificates and keys that TLS can use for ${given.join(', ')}`, error);
+  }
 }
 
 const LEAST_TOKEN = 16;
@@ -67,15 +108,22 @@ export interface Access {
   host: string;
   tls?: ServerTls | undefined;
   tokens?: ReadonlyMap<string, string> | undefined;
+  /** Only these, of those that can prove a name. */
+  clients?: readonly string[] | undefined;
   insecure: boolean;
 }
 
 /** @throws DuetError INVALID_ARGUMENT for a server others could reach without TLS or without identities */
-export function checkAccess({ host, tls, tokens, insecure }: Access): void {
+export function checkAccess({ host, tls, tokens, clients, insecure }: Access): void {
   if (tokens && tls?.clientCa !== undefined)
     throw new DuetError(
       'INVALID_ARGUMENT',
       'Expected tokens or an authority of clients (clientCa), not both',
+    );
+  if (clients && !tokens && tls?.clientCa === undefined)
+    throw new DuetError(
+      'INVALID_ARGUMENT',
+      'Expected tokens or an authority of clients (clientCa) that prove the names of `clients`',
     );
   if (insecure || isLoopback(host)) return;
   const open = 'or say `insecure` where the network itself is trusted';
@@ -100,7 +148,17 @@ export function isLoopback(host: string): boolean {
 export type Identify = (socket: unknown, authorization: string | undefined) => string | undefined;
 
 /** @throws Refusal FORBIDDEN from what it returns, when there is no proof or a wrong one */
-export function identification({ tls, tokens }: Pick<Access, 'tls' | 'tokens'>): Identify {
+export function identification({ clients, ...access }: Pick<Access, 'tls' | 'tokens' | 'clients'>): Identify {
+  const identify = proof(access);
+  if (!clients) return identify;
+  return (socket, authorization) => {
+    const name = identify(socket, authorization);
+    if (name === undefined || clients.includes(name)) return name;
+    throw new Refusal('FORBIDDEN', `this server is not for ${name}`);
+  };
+}
+
+function proof({ tls, tokens }: Pick<Access, 'tls' | 'tokens'>): Identify {
   if (tls?.clientCa !== undefined) return (socket) => commonName(socket as TLSSocket);
   if (!tokens) return () => undefined;
   const known = [...tokens].map(([name, token]) => ({ name, digest: digestOf(token) }));

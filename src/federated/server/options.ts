@@ -10,7 +10,8 @@ import type { EvaluationReport } from '../evaluation.js';
 import type { Failure } from '../report.js';
 import type { Strategy } from '../strategies/strategy.js';
 import type { AuditEvent } from './audit.js';
-import { checkAccess, checkedTokens, type ServerTls } from './credentials.js';
+import { checkAccess, checkedTokens, checkPem, type ServerTls } from './credentials.js';
+import { nameSchema } from './protocol.js';
 import type { UpdateLimits } from './uploads.js';
 
 /** Everything a server can be told. */
@@ -33,6 +34,8 @@ export interface DuetServerOptions {
   tls?: ServerTls;
   /** Tokens by client name, instead of certificates of clients. */
   tokens?: ReadonlyMap<string, string>;
+  /** Names of those who may join, where certificates or tokens prove names. Default: all of them. */
+  clients?: readonly string[];
   /** Listen beyond this machine without TLS or without identities. Default false. */
   insecure?: boolean;
   /** Clients that must be there before a round begins. Default 1. */
@@ -104,6 +107,7 @@ const schema = z.strictObject({
   host: z.string().min(1).default('127.0.0.1'),
   port: z.int().min(0).max(65_535).default(0),
   tls: z.strictObject({ cert: z.string(), key: z.string(), clientCa: z.string().optional() }).optional(),
+  clients: z.array(nameSchema).min(1).optional(),
   insecure: z.boolean().default(false),
   minClients: count.default(1),
   sampling: z
@@ -139,8 +143,13 @@ export function serverSettings(options: DuetServerOptions): CheckedOptions {
     throw new DuetError('INVALID_ARGUMENT', 'Expected at least 1 codec but received 0');
   const settings = validated(schema, values, 'options of DuetServer');
   const checked = tokens && checkedTokens(tokens);
-  const { host, tls, insecure } = settings;
-  checkAccess({ host, tls: tls as ServerTls | undefined, tokens: checked, insecure });
+  const { host, tls, clients, insecure } = settings;
+  if (tls)
+    checkPem(
+      { cert: tls.cert, key: tls.key, ca: tls.clientCa },
+      { cert: 'tls.cert', key: 'tls.key', ca: 'tls.clientCa' },
+    );
+  checkAccess({ host, tls: tls as ServerTls | undefined, tokens: checked, clients, insecure });
   if (strategy.pooled)
     throw new DuetError(
       'INVALID_ARGUMENT',

@@ -4,6 +4,7 @@
  */
 
 import { z } from 'zod';
+import { isPrintable } from '../../report/printable.js';
 
 /** In the path of every request. */
 export const PROTOCOL_VERSION = 1;
@@ -22,9 +23,8 @@ export const DIGEST_HEADER = 'upload-sha256';
 /** Length of a whole update. */
 export const LENGTH_HEADER = 'upload-length';
 
-const printable = /^[^\p{Cc}\p{Cs}]+$/u;
 /** A client's name: printable, at most 100 characters. */
-export const nameSchema = z.string().min(1).max(100).regex(printable, 'Expected printable characters');
+export const nameSchema = z.string().min(1).max(100).refine(isPrintable, 'Expected printable characters');
 const codecNames = z.array(z.string().min(1).max(20)).min(1).max(20);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const finite = z.number();

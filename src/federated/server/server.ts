@@ -90,7 +90,7 @@ export class DuetServer {
 
   /**
    * Listens, runs the rounds that are left and reports each once it is on the disk.
-   * @throws DuetError CANCELLED when the signal is aborted; INTERNAL when a round misses its quorum at every attempt; IO and DISK_FULL
+   * @throws DuetError CANCELLED when the signal is aborted; UNAVAILABLE when a round misses its quorum at every attempt; IO and DISK_FULL
    *   when something cannot be written
    */
   async *run(options: { signal?: AbortSignal } = {}): AsyncGenerator<ServerRound, void, undefined> {
@@ -110,10 +110,14 @@ export class DuetServer {
       endpoint = this.#endpoint(running, (error) => failed.abort(error));
       this.url = await endpoint.listen();
       await this.#log(running.audit, { event: 'listening', url: this.url, round: state.round });
+      for (const message of folder.damaged) await this.#log(running.audit, { event: 'damaged', message });
+      const finished = state.round >= settings.rounds;
       while (state.round < settings.rounds) yield await this.#round(running, state);
       await native.writeSafetensors(join(folder.path, 'shared.safetensors'), state.shared.tensors, {});
       running.desk.leave('done');
       const end = performance.now() + FAREWELL_MS;
+      if (finished && !running.desk.toldAll)
+        await this.#log(running.audit, { event: 'farewell', seconds: FAREWELL_MS / 1000 });
       while (!running.desk.toldAll && performance.now() < end && !stop.aborted)
         await running.desk.answers.wait(200, stop);
       await this.#log(running.audit, { event: 'done', round: state.round });
@@ -163,7 +167,7 @@ export class DuetServer {
     }
     this.#shared = state.shared;
     this.history.splice(0, this.history.length, ...(await folder.metrics.read()));
-    const audit = await AuditLog.open(join(folder.path, 'audit.jsonl'));
+    const audit = await AuditLog.open(join(folder.path, 'audit.jsonl'), this.history);
     const nodes = await Nodes.open(join(folder.path, 'clients.json'), 3000 * settings.heartbeatSeconds);
     const log = (event: AuditEvent) => {
       return this.#log(audit, event).catch((error: unknown) => {
@@ -176,10 +180,10 @@ export class DuetServer {
   }
 
   #endpoint({ audit, desk }: Running, onError: (error: unknown) => void): Endpoint {
-    const { host, port, tls, insecure } = this.#checked.settings;
+    const { host, port, tls, clients, insecure } = this.#checked.settings;
     let lastMs = Number.NEGATIVE_INFINITY;
     return new Endpoint({
-      ...{ host, port, insecure, tls: tls as ServerTls | undefined, tokens: this.#checked.tokens },
+      ...{ host, port, clients, insecure, tls: tls as ServerTls | undefined, tokens: this.#checked.tokens },
       answer: (request) => desk.answer(request),
       onError: (error) => {
         if (error instanceof DuetError && ['IO', 'DISK_FULL', 'INTERNAL'].includes(error.code))
@@ -313,7 +317,7 @@ export class DuetServer {
     const report = this.#report(open, updates, shared, desk, trained);
     const best = this.#best(report, state.best);
     if (best) report.best = best;
-    report.audit = audit.head;
+    report.audit = await audit.head();
     const metadata = { duet: JSON.stringify({ format: 'duet-server-1', round: number, best }) };
     await folder.record(report, { tensors: shared.tensors, metadata }, best?.round);
     await nodes.save();
@@ -415,7 +419,7 @@ function continued(open: OpenRound): AuditEvent {
 function tooFew(open: OpenRound, needed: number, received: number, attempts: number): DuetError {
   const [first] = failuresOf(open);
   return new DuetError(
-    'INTERNAL',
+    'UNAVAILABLE',
     `Expected updates of at least ${needed} of ${open.participants.length} clients in round ${open.number} but received ${received}, ` +
       `in ${attempts} attempts; client ${first?.client}: ${first?.message}. Resume to try again`,
   );
