@@ -7,10 +7,12 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { ArrayRecord, FlowerMessage, NumpyArray, RecordDict } from '../src/federated/flower/records.js';
+import { FedDat } from '../src/federated/strategies/feddat.js';
 import { isAdapter, publishedName } from '../src/models/names.js';
 import { Vilt } from '../src/models/vilt.js';
 import { drawSmallSet, duet, metricsOf, quickPretraining, quickRun, start, succeed } from './cli-support.js';
 import { temporaryFolder } from './federation-support.js';
+import { startServer } from './support/duet-server.js';
 import { FakeSuperLink } from './support/fake-superlink.js';
 
 const site = ['client', 'data', '--model', 'model', '--client', 'poster', '--run', 'run'];
@@ -168,6 +170,20 @@ describe('with data and a model', () => {
     await again.printed('trying again');
     again.child.kill('SIGINT');
     expect((await again.finished).status).toBe(130);
+  });
+
+  test('sites without --index join side by side', async () => {
+    const { url, events, stop } = await startServer({
+      ...{ runDir: join(folder, 'server'), strategy: new FedDat(), minClients: 3 },
+    });
+    const sites = ['poster', 'outline'].map((name) =>
+      start(...client(`unnumbered-${name}`, '--server', url, '--client', name)),
+    );
+    await Promise.all(sites.map((one) => one.printed('connected; 2 rounds')));
+    expect(events.filter(({ event }) => event === 'joined')).toHaveLength(2);
+    for (const { child } of sites) child.kill('SIGTERM');
+    expect(await Promise.all(sites.map(async ({ finished }) => (await finished).status))).toEqual([130, 130]);
+    await stop();
   });
 
   test('the run folder holds everything that decides the numbers', async () => {

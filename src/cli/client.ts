@@ -50,7 +50,6 @@ interface ClientFlags
     ModelFlags {
   client: string;
   strategy: StrategyName;
-  index: number;
   rounds?: number;
   seed: number;
   run: string;
@@ -80,7 +79,11 @@ export function clientCommand(): Command {
       integer(0),
       0,
     )
-    .option('--index <number>', "this site's number from 0, which names its draws", integer(0), 0)
+    .option(
+      '--index <number>',
+      "this site's number from 0, one of its own: order of the sites and name of their draws (default: order by name, draws of 0)",
+      integer(0),
+    )
     .option('--rounds <count>', 'rounds of the federation, for the progress', integer(1));
   dataOptions(command, { clients: false });
   protectionOptions(command);
@@ -142,7 +145,7 @@ async function runClient(data: string, flags: ClientFlags): Promise<void> {
         model,
         strategy: strategyOf(flags.strategy, flags),
         client: clients[0] as FederatedClient,
-        index: flags.index,
+        ...(flags.index !== undefined && { index: flags.index }),
         ...trainingOf(flags),
         seed: flags.seed,
         ...(flags.rounds !== undefined && { rounds: flags.rounds }),

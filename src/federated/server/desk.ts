@@ -188,7 +188,11 @@ export class Desk {
     const other = nodes
       .all()
       .find((one) => join.index !== undefined && one.index === join.index && one.name !== name && !one.left);
-    if (other) throw new Refusal('REFUSED', `index ${join.index} belongs to ${other.name} already`);
+    if (other)
+      throw new Refusal(
+        'REFUSED',
+        `index ${join.index} belongs to ${other.name} already; give each site its own index (--index)`,
+      );
     const parameters = shared.pick((one) => strategy.isShared(one, task));
     if (Object.keys(parameters).length === 0)
       throw new Refusal('REFUSED', `no parameter travels for the task ${task}`);
