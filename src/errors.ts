@@ -28,7 +28,7 @@ export const ERROR_CODES = [
  * - `NOT_FINITE` a loss or an update became NaN or infinite
  * - `BUDGET_SPENT` a site has sent as much as its privacy budget allows
  * - `OUT_OF_MEMORY` the machine (or the device) has no room for it
- * - `UNAVAILABLE` a server that cannot be reached or does not answer in time
+ * - `UNAVAILABLE` a server that cannot be reached or does not answer in time, or too few clients that do
  * - `UNAUTHENTICATED` a server that refuses who asks: a key, a signature, a token, a certificate, a clock that is off
  * - `INTERNAL` a bug of this package
  */
