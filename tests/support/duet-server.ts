@@ -155,9 +155,9 @@ export class BareClient {
     this.#session.on('error', () => {});
   }
 
-  static async join(url: string, site: number): Promise<BareClient> {
+  static async join(url: string, site: number, task = 'vqa'): Promise<BareClient> {
     const client = new BareClient(url);
-    const body = { name: `site${site}`, task: 'vqa', codecs: ['fp32'], index: site };
+    const body = { name: `site${site}`, task, codecs: ['fp32'], index: site };
     const { json } = await client.call('POST', '/v1/join', body);
     client.session = json.session as string;
     return client;

@@ -299,7 +299,7 @@ export class Desk {
 
   /** A whole update: does it count? */
   async #check(
-    { name, codec: wanted, task }: NodeRecord,
+    { name, codec: wanted }: NodeRecord,
     id: string,
     { part, digest, length }: Upload,
   ): Promise<Answer> {
@@ -308,7 +308,7 @@ export class Desk {
     if (before) return before;
     const { open, shared } = await this.#due(name, id, 'train');
     const codec = codecs.find((one) => one.name === wanted) as UpdateCodec;
-    const parameters = shared.pick((one) => strategy.isShared(one, task));
+    const parameters = shared.pick((one) => strategy.isShared(one, open.taskOf(name)));
     const limits = settings.limits as UpdateLimits;
     const about = await accept(part, open.updatePath(name), { codec, parameters, limits }).catch(
       async (error: unknown) => {

@@ -18,12 +18,12 @@ import { createReadStream } from 'node:fs';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { DuetError } from '../../errors.js';
+import { DuetError, messageOf } from '../../errors.js';
 import { native } from '../../native.js';
 import { makeFolder, parseJson, readIfThere, writeAtomic } from '../../run/files.js';
 import { validated } from '../../validation.js';
 import { evaluationSchema, failureSchema, type ReportedFailure, updateSchema } from './protocol.js';
-import type { UpdateWords } from './uploads.js';
+import { isUnfit, type UpdateWords } from './uploads.js';
 
 const participantSchema = z.object({ name: z.string(), task: z.string() });
 const roundSchema = z.object({
@@ -67,6 +67,8 @@ export class OpenRound {
   readonly updates = new Map<string, SpooledUpdate>();
   readonly failures = new Map<string, ReportedFailure>();
   readonly evaluations = new Map<string, Evaluated>();
+  /** Updates that were here and do not fit: those clients are asked again. */
+  readonly dropped: { client: string; message: string }[] = [];
   /** Set once the training is over. */
   closed: z.output<typeof closedSchema> | undefined;
   /** Of those who were asked. */
@@ -96,8 +98,15 @@ export class OpenRound {
     return open;
   }
 
-  /** The last attempt at this round, with everything that was answered; undefined where none was begun. */
-  static async recover(root: string, number: number): Promise<OpenRound | undefined> {
+  /**
+   * The last attempt at this round, with everything that was answered; undefined where none was begun.
+   * @param read throws for an update that does not fit
+   */
+  static async recover(
+    root: string,
+    number: number,
+    read: (update: SpooledUpdate) => Promise<unknown>,
+  ): Promise<OpenRound | undefined> {
     await makeFolder(root, `make the folder ${root}`);
     const attempts = (await readdir(root)).flatMap((name) => {
       const [, round, attempt] = ROUND.exec(name) ?? [];
@@ -109,7 +118,7 @@ export class OpenRound {
       if (text === undefined) continue;
       const round = validated(roundSchema, parseJson(text, folder), folder, 'CORRUPT');
       const open = new OpenRound(folder, round);
-      await open.#read();
+      await open.#read(read);
       await removeOthers(root, folder);
       return open;
     }
@@ -150,6 +159,11 @@ export class OpenRound {
     return join(this.folder, own);
   }
 
+  /** The task a client was asked to train for. */
+  taskOf(client: string): string {
+    return this.participants[Number(this.#place(client))]?.task ?? '';
+  }
+
   updatePath(client: string): string {
     return join(this.folder, `${this.#place(client)}.safetensors`);
   }
@@ -188,13 +202,12 @@ export class OpenRound {
     const path = this.updatePath(client);
     const { size, mtimeMs } = await stat(path);
     const seconds = Math.max(0, (mtimeMs - this.startedMs) / 1000);
-    const task = this.participants.find(({ name }) => name === client)?.task ?? '';
-    const update = { ...about, client, task, path, bytes: size, sha256, seconds };
+    const update = { ...about, client, task: this.taskOf(client), path, bytes: size, sha256, seconds };
     this.updates.set(client, update);
     return update;
   }
 
-  async #read(): Promise<void> {
+  async #read(read: (update: SpooledUpdate) => Promise<unknown>): Promise<void> {
     const names = new Set(await readdir(this.folder));
     const closed = await readIfThere(join(this.folder, 'evaluation.json'));
     if (closed !== undefined)
@@ -204,8 +217,7 @@ export class OpenRound {
       const failure = await readIfThere(join(this.folder, `${this.#place(client)}.failure.json`));
       if (failure !== undefined)
         this.failures.set(client, validated(failureSchema, parseJson(failure, update), update, 'CORRUPT'));
-      else if (names.has(`${this.#place(client)}.safetensors`))
-        await this.count(client, await fileHash(update), await wordsOf(update));
+      else if (names.has(`${this.#place(client)}.safetensors`)) await this.#recount(client, read);
     }
     for (const [place, { name: client }] of (this.closed?.evaluators ?? []).entries()) {
       const path = join(this.folder, `evaluation-${place}.json`);
@@ -215,6 +227,19 @@ export class OpenRound {
     }
     for (const name of names)
       if (name.includes('.partial-')) await rm(join(this.folder, name), { force: true });
+  }
+
+  async #recount(client: string, read: (update: SpooledUpdate) => Promise<unknown>): Promise<void> {
+    const path = this.updatePath(client);
+    try {
+      await read(await this.count(client, await fileHash(path), await wordsOf(path)));
+    } catch (error) {
+      // Once the training is over its sum is known, and every update is part of it.
+      if (this.closed || !isUnfit(error)) throw error;
+      this.updates.delete(client);
+      this.dropped.push({ client, message: messageOf(error) });
+      await rm(path, { force: true });
+    }
   }
 
   #place(client: string): string {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { requireObject } from '../../arguments.js';
 import { DuetError, messageOf, throwIfAborted } from '../../errors.js';
+import type { Tensors } from '../../native/core.js';
 import { native } from '../../native.js';
 import { parseJson } from '../../run/files.js';
 import { RunFolder } from '../../run/run-folder.js';
@@ -213,8 +214,10 @@ export class DuetServer {
     const root = join(folder.path, 'rounds');
     const number = state.round + 1;
     desk.traffic.clear();
-    let open = await OpenRound.recover(root, number);
+    let open = await OpenRound.recover(root, number, (update) => this.#read(update, state.shared));
     if (open) await this.#log(audit, continued(open));
+    for (const { client, message } of open?.dropped ?? [])
+      await this.#log(audit, { event: 'dropped', round: number, client, message });
     for (const { client, bytes } of open?.inOrder() ?? []) desk.traffic.set(client, { up: bytes, down: 0 });
     for (let attempt = open?.attempt ?? 1; ; attempt++) {
       open ??= await this.#begin(running, root, number, attempt);
@@ -279,6 +282,13 @@ export class DuetServer {
     return open.inOrder();
   }
 
+  /** The parameters of an update that counts. */
+  async #read({ path, codec, task }: SpooledUpdate, shared: SharedParameters): Promise<Tensors> {
+    const known = this.#checked.codecs.find(({ name }) => name === codec);
+    if (!known) throw new DuetError('UNSUPPORTED', `Expected the codec ${codec} to read ${path}`);
+    return readUpdate(path, known, valuesOf(shared.pick((name) => this.strategy.isShared(name, task))));
+  }
+
   /** The round has its updates. */
   async #close(
     running: Running,
@@ -288,17 +298,9 @@ export class DuetServer {
   ): Promise<ServerRound> {
     const { folder, audit, desk, nodes } = running;
     const { number, attempt } = open;
-    const { settings, codecs } = this.#checked;
-    const values = await aggregateSpooled(
-      this.strategy,
-      state.shared.values,
-      updates,
-      async ({ path, codec, task }) => {
-        const known = codecs.find(({ name }) => name === codec);
-        if (!known) throw new DuetError('UNSUPPORTED', `Expected the codec ${codec} to read ${path}`);
-        const received = valuesOf(state.shared.pick((name) => this.strategy.isShared(name, task)));
-        return readUpdate(path, known, received);
-      },
+    const { settings } = this.#checked;
+    const values = await aggregateSpooled(this.strategy, state.shared.values, updates, (update) =>
+      this.#read(update, state.shared),
     );
     const shared = state.shared.with(values);
     if (open.closed && open.closed.shared !== shared.hash) {

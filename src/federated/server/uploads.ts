@@ -97,6 +97,11 @@ export async function readUpdate(path: string, codec: UpdateCodec, received: Ten
   return codec.decode((await native.readSafetensors(path)).tensors, received);
 }
 
+/** Whether it is the content of an update that cannot be read. */
+export function isUnfit(error: unknown): boolean {
+  return ['CORRUPT', 'INVALID_ARGUMENT', 'UNSUPPORTED', 'NOT_FINITE'].includes(codeOf(error) ?? '');
+}
+
 /** What an update says of itself. */
 export type UpdateWords = z.output<typeof updateSchema>;
 
@@ -110,10 +115,7 @@ export async function accept(part: string, path: string, expected: Expected): Pr
     about = await check(part, expected);
   } catch (error) {
     await rm(part, { force: true });
-    const content = ['CORRUPT', 'INVALID_ARGUMENT', 'UNSUPPORTED', 'NOT_FINITE'].includes(
-      codeOf(error) ?? '',
-    );
-    throw content ? new Refusal('REFUSED', messageOf(error)) : error;
+    throw isUnfit(error) ? new Refusal('REFUSED', messageOf(error)) : error;
   }
   await rename(part, path);
   const folder = await open(dirname(path), 'r');
