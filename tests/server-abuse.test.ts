@@ -1,11 +1,20 @@
 // Members and strangers who do what they should not: they cost their own share and nothing else.
 
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
+import { Slots } from '../src/federated/server/waiting.js';
 import { FedAvg } from '../src/federated/strategies/fedavg.js';
 import { native } from '../src/native.js';
 import { temporaryFolder } from './federation-support.js';
-import { BareClient, smallShared, startClient, startServer, updateBody } from './support/duet-server.js';
+import {
+  BareClient,
+  sha256,
+  smallShared,
+  startClient,
+  startServer,
+  updateBody,
+} from './support/duet-server.js';
 
 describe('an update for another task than the one that was asked for', () => {
   const head = (task: string) => ({ [`task_layer.${task}.weight`]: zeros() });
@@ -48,5 +57,65 @@ describe('an update for another task than the one that was asked for', () => {
     const [report] = await again.rounds;
     expect(again.events).toContainEqual(expect.objectContaining({ event: 'dropped', client: 'site0' }));
     expect(report?.clients.map(({ client }) => client)).toEqual(['site0', 'site1']);
+  });
+});
+
+test('one client has two places of a line, and the others go past it', async () => {
+  const slots = new Slots(3, 2);
+  const started: string[] = [];
+  const ends: (() => void)[] = [];
+  const run = (owner: string) =>
+    slots.run(() => {
+      started.push(owner);
+      return new Promise<void>((resolve) => ends.push(resolve));
+    }, owner);
+  const all = ['hog', 'hog', 'hog', 'hog', 'a', 'b'].map(run);
+  await sleep(0);
+  expect(started).toEqual(['hog', 'hog', 'a']);
+  ends[2]?.();
+  await sleep(0);
+  expect(started).toEqual(['hog', 'hog', 'a', 'b']);
+  for (let place = 0; place < all.length; place++) {
+    ends[place]?.();
+    await sleep(0);
+  }
+  await Promise.all(all);
+  expect(started).toHaveLength(6);
+});
+
+describe('uploads of one client', () => {
+  test('at the same time do not mix', async () => {
+    const started = await startServer({ runDir: await temporaryFolder(), rounds: 1, minClients: 2 });
+    const other = await BareClient.join(started.url, 1);
+    const client = await BareClient.join(started.url, 0);
+    const { id } = await client.task();
+    const body = updateBody(smallShared());
+    const answers = await Promise.allSettled([1, 2, 3, 4].map(() => client.upload(id, body)));
+    const statuses = answers.flatMap((one) => (one.status === 'fulfilled' ? one.value.status : []));
+    expect(statuses).toContain(200);
+    expect(statuses.filter((status) => status !== 200 && status !== 409)).toEqual([]);
+    expect(started.events.filter(({ event }) => event === 'error')).toEqual([]);
+    for (const one of [client, other]) one.close();
+    await started.stop();
+  });
+
+  test('that is on its way when the round ends is late', async () => {
+    const started = await startServer({
+      ...{ runDir: await temporaryFolder(), rounds: 1, attempts: 2, deadlineSeconds: 0.5 },
+    });
+    const client = await BareClient.join(started.url, 0);
+    const { id } = await client.task();
+    const body = updateBody(smallShared());
+    const headers = {
+      'upload-sha256': sha256(body),
+      'upload-length': `${body.length}`,
+      'upload-offset': '0',
+    };
+    const answer = await client.call('PUT', `/v1/update/${id}`, body, headers, undefined, 700);
+    expect(answer).toMatchObject({ status: 409, json: { code: 'LATE' } });
+    expect(started.events.map(({ event }) => event)).toContain('late');
+    expect(started.events.map(({ event }) => event)).not.toContain('error');
+    client.close();
+    await started.stop();
   });
 });

@@ -163,13 +163,14 @@ export class BareClient {
     return client;
   }
 
-  /** @param cut breaks the connection after so many bytes of the body */
+  /** @param cut breaks the connection after so many bytes of the body; @param pauseMs between the halves of the body */
   async call(
     method: string,
     path: string,
     body?: Uint8Array | object,
     headers: Record<string, string> = {},
     cut?: number,
+    pauseMs = 0,
   ): Promise<{ status: number; headers: http2.IncomingHttpHeaders; json: Record<string, unknown> }> {
     const stream = this.#session.request({
       ':method': method,
@@ -180,7 +181,9 @@ export class BareClient {
     stream.on('error', () => {});
     const bytes = body instanceof Uint8Array ? body : Buffer.from(body ? JSON.stringify(body) : '');
     // Of a GET Node itself ends the body.
-    if (cut === undefined && method !== 'GET') stream.end(bytes);
+    const half = pauseMs > 0 ? bytes.length / 2 : 0;
+    if (half > 0) stream.write(bytes.subarray(0, half));
+    if (cut === undefined && method !== 'GET') setTimeout(() => stream.end(bytes.subarray(half)), pauseMs);
     if (cut !== undefined)
       stream.write(bytes.subarray(0, cut), () =>
         setTimeout(() => stream.close(http2.constants.NGHTTP2_CANCEL), 200),

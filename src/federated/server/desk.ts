@@ -28,6 +28,10 @@ import { Change, Slots } from './waiting.js';
 
 /** Bodies that are read or sent at the same time; the others wait, so that memory does not grow with the clients. */
 const TRANSFERS = 32;
+/** Of one client: its newest, and one whose line was cut. */
+const OWN_TRANSFERS = 2;
+/** Bytes a second, after STALLED_MS: a slower body gives its place to others. */
+const SLOWEST = 16 * 1024;
 /** A body of which nothing arrives for so long has broken off. */
 const STALLED_MS = 30_000;
 
@@ -71,10 +75,10 @@ export class Desk {
   readonly #options: DeskOptions;
   /** Announced when there is something new to do. */
   readonly #tasks = new Change();
-  readonly #transfers = new Slots(TRANSFERS);
+  readonly #transfers = new Slots(TRANSFERS, OWN_TRANSFERS);
   /** Updates are checked one at a time: one is in memory. */
   readonly #checks = new Slots(1);
-  readonly #uploads = new Map<string, { stop: () => void; ended: Promise<unknown> }>();
+  readonly #uploads = new Map<string, { stop: () => unknown; ended: Promise<unknown> }>();
   /** Each client's last answer that counts. */
   readonly #last = new Map<string, { id: string; digest: string; round: number; seconds: number }>();
   #work: Work | undefined;
@@ -245,16 +249,18 @@ export class Desk {
     if (headers['if-none-match'] === etag) return { status: 304, headers: { etag } };
     await this.#transfers.run(async () => {
       if (stream.destroyed) return;
-      stream.setTimeout(STALLED_MS, () => stream.close());
+      stream.setTimeout(STALLED_MS, () => stream.destroy());
       stream.respond({
         ...{ ':status': 200, etag, 'content-type': 'application/octet-stream' },
         'content-length': shared.body.length,
       });
       const closed = new Promise((resolve) => stream.once('close', resolve));
       stream.end(shared.body);
+      const late = setTimeout(() => stream.destroy(), longest(shared.body.length));
       await closed;
+      clearTimeout(late);
       if (stream.writableFinished) this.#count(name, 'down', shared.body.length);
-    });
+    }, name);
     return { status: 200 };
   }
 
@@ -266,7 +272,7 @@ export class Desk {
     const id = request.path.slice(PATHS.update.length);
     const before = this.#answered(name, id, digest);
     if (before) return before;
-    const { open, shared } = await this.#due(name, id, 'train');
+    const { shared } = await this.#due(name, id, 'train');
     const limit = shared.body.length + MAX_HEADER;
     if (length > limit) {
       const message = `the update has ${length} bytes, more than the limit of ${limit}`;
@@ -275,22 +281,38 @@ export class Desk {
     }
     // A client that lost its connection may come back before the server knows of it.
     const older = this.#uploads.get(name);
-    older?.stop();
-    await older?.ended;
-    const upload: Upload = { part: await open.part(name, digest), offset, length, digest };
-    await checkOffset(upload);
     const { stream } = request;
-    const received = this.#transfers.run(async () => {
-      await this.#due(name, id, 'train');
-      stream.setTimeout(STALLED_MS, () => stream.close());
+    let begun = false;
+    const received = this.#transfers.run(async (): Promise<Upload> => {
+      await older?.ended;
+      if (this.#uploads.get(name) !== entry)
+        throw new Refusal('OFFSET', 'another upload of this client has begun');
+      begun = true;
+      const work = await this.#due(name, id, 'train');
+      const upload = { part: await work.open.part(name, digest), offset, length, digest };
+      await checkOffset(upload);
+      stream.setTimeout(STALLED_MS, () => stream.destroy());
+      const endMs = performance.now() + longest(length - offset);
       request.proceed();
-      await receive(stream, upload, (count) => this.#count(name, 'up', count));
+      await receive(stream, upload, (count) => {
+        this.#count(name, 'up', count);
+        if (this.#work !== work || performance.now() > endMs)
+          throw new Refusal('CLOSING', 'the update comes too slowly; go on with it later');
+      });
       stream.setTimeout(0);
-    });
-    const entry = { stop: () => stream.close(), ended: received.catch(() => {}) };
+      return upload;
+    }, name);
+    const entry = { stop: () => begun && stream.destroy(), ended: received.catch(() => {}) };
     this.#uploads.set(name, entry);
+    older?.stop();
+    let upload: Upload;
     try {
-      await received;
+      upload = await received;
+    } catch (error) {
+      // The files of a round that is over are gone.
+      const answered = stream.destroyed || (error instanceof Refusal && error.code === 'LATE');
+      if (!answered) await this.#due(name, id, 'train');
+      throw error;
     } finally {
       if (this.#uploads.get(name) === entry) this.#uploads.delete(name);
     }
@@ -406,4 +428,9 @@ export class Desk {
     round[way] += bytes;
     this.traffic.set(name, round);
   }
+}
+
+/** Milliseconds a body may take. */
+function longest(bytes: number): number {
+  return Math.min(STALLED_MS + (1000 * bytes) / SLOWEST, 2 ** 30);
 }

@@ -52,24 +52,40 @@ export class Change {
   }
 }
 
-/** At most so many at a time; the others wait in line. */
+/** At most so many at a time, and so many of each owner; the others wait in line. */
 export class Slots {
   #free: number;
-  readonly #line: (() => void)[] = [];
+  readonly #each: number;
+  readonly #held = new Map<string, number>();
+  readonly #line: { owner: string; start: () => void }[] = [];
 
-  constructor(count: number) {
+  constructor(count: number, each = count) {
     this.#free = count;
+    this.#each = each;
   }
 
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free > 0) this.#free--;
-    else await new Promise<void>((resolve) => this.#line.push(resolve));
+  async run<T>(work: () => Promise<T>, owner = ''): Promise<T> {
+    if (this.#free > 0 && this.#mayStart(owner)) this.#change(owner, 1);
+    else await new Promise<void>((start) => this.#line.push({ owner, start }));
     try {
       return await work();
     } finally {
-      const next = this.#line.shift();
-      if (next) next();
-      else this.#free++;
+      this.#change(owner, -1);
+      const place = this.#line.findIndex((one) => this.#mayStart(one.owner));
+      const [next] = place < 0 ? [] : this.#line.splice(place, 1);
+      if (next) this.#change(next.owner, 1);
+      next?.start();
     }
+  }
+
+  #mayStart(owner: string): boolean {
+    return (this.#held.get(owner) ?? 0) < this.#each;
+  }
+
+  #change(owner: string, count: 1 | -1): void {
+    this.#free -= count;
+    const held = (this.#held.get(owner) ?? 0) + count;
+    if (held > 0) this.#held.set(owner, held);
+    else this.#held.delete(owner);
   }
 }
