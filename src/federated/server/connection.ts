@@ -127,6 +127,7 @@ export class Connection {
       }
       let seen = -1;
       const alive = setInterval(() => {
+        if (session.destroyed) return clearInterval(alive);
         const { bytesRead = 0 } = session.socket ?? {};
         if (bytesRead === seen) fail(new Error(`the connection to ${server} is silent`));
         else if (!session.closed) session.ping(() => {});
