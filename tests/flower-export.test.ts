@@ -84,7 +84,7 @@ test("other initial values take the place of the model's, by either name; all mu
   const { out, names } = await written({ model, initial: { ...initial, 'not known': new Float32Array(1) } });
   const { tensors } = await native.readSafetensors(join(out, 'initial.safetensors'));
   for (const [index, name] of names.entries()) expect(tensors[name]?.data).toEqual(given[index]?.[1]);
-  const [first] = given[0] as [string];
+  const [first] = given[0] as [string, unknown];
   await expect(written({ model, initial: { ...initial, [first]: new Float32Array(1) } })).rejects.toThrow(
     /initial values of .*adapter_1.* but received 1/,
   );
