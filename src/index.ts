@@ -130,7 +130,7 @@ export {
 } from './federated/privacy/protection.js';
 export type { Failure, Progress, RoundReport } from './federated/report.js';
 export type { Schedule } from './federated/schedule.js';
-export { type AuditEvent, type AuditLine, verifyAudit } from './federated/server/audit.js';
+export { type AuditEvent, type AuditedRound, type AuditLine, verifyAudit } from './federated/server/audit.js';
 export { type ClientEvent, DuetClient, type DuetClientOptions } from './federated/server/client.js';
 export type { ClientTls } from './federated/server/connection.js';
 export { readTokens, type ServerTls } from './federated/server/credentials.js';
