@@ -1,5 +1,6 @@
 // Members and strangers who do what they should not: they cost their own share and nothing else.
 
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
@@ -118,4 +119,22 @@ describe('uploads of one client', () => {
     client.close();
     await started.stop();
   });
+});
+
+test('connections that ask for nothing make room for others', async () => {
+  const started = await startServer({ runDir: await temporaryFolder(), rounds: 1, minClients: 2 });
+  const member = await BareClient.join(started.url, 0);
+  const { hostname: host, port } = new URL(started.url);
+  let closed = 0;
+  const idle = Array.from({ length: 140 }, () => {
+    const socket = connect(Number(port), host)
+      .on('error', () => {})
+      .resume();
+    return socket.on('close', () => closed++);
+  });
+  await expect.poll(() => closed).toBe(12);
+  expect(await member.call('POST', '/v1/heartbeat', {})).toMatchObject({ status: 200 });
+  for (const socket of idle) socket.destroy();
+  member.close();
+  await started.stop();
 });

@@ -1,7 +1,18 @@
 /** Small files of a run folder, written so that a crash leaves the old or the new content, never half of one. */
 
-import { access, constants, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
+import {
+  access,
+  constants,
+  type FileHandle,
+  mkdir,
+  open,
+  readFile,
+  rename,
+  rm,
+  stat,
+} from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { requireText } from '../arguments.js';
 import { codeOf, DuetError, ioError } from '../errors.js';
 
@@ -61,7 +72,7 @@ async function isFolder(path: string): Promise<boolean> {
 export async function writeAtomic(path: string, content: string | Uint8Array, mode = 0o666): Promise<void> {
   const beside = `${requireText(path, 'path')}.partial-${process.pid}`;
   try {
-    const file = await open(beside, 'w', mode);
+    const file = await opened(beside, 'w', mode);
     try {
       await file.writeFile(content);
       await file.sync();
@@ -76,10 +87,23 @@ export async function writeAtomic(path: string, content: string | Uint8Array, mo
   }
 }
 
+/** Opens a file; where too many are open, waits a while for some to be closed. */
+export async function opened(path: string, flags: 'a' | 'w', mode?: number): Promise<FileHandle> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await open(path, flags, mode);
+    } catch (error) {
+      const full = ['EMFILE', 'ENFILE'].includes(String((error as NodeJS.ErrnoException).code));
+      if (!full || tries === 30) throw error;
+      await sleep(500);
+    }
+  }
+}
+
 /** Appends and flushes to the disk. */
 export async function appendDurably(path: string, text: string): Promise<void> {
   try {
-    const file = await open(path, 'a');
+    const file = await opened(path, 'a');
     try {
       await file.appendFile(text);
       await file.datasync();

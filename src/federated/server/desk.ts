@@ -173,6 +173,7 @@ export class Desk {
     if (!node || node.left) throw new Refusal('UNKNOWN', 'this session is not known; join first');
     if (request.identity !== undefined && request.identity !== node.name)
       throw new Refusal('FORBIDDEN', `this session is not one of ${request.identity}`);
+    request.welcome();
     return node;
   }
 
@@ -200,6 +201,7 @@ export class Desk {
     const parameters = shared.pick((one) => strategy.isShared(one, task));
     if (Object.keys(parameters).length === 0)
       throw new Refusal('REFUSED', `no parameter travels for the task ${task}`);
+    request.welcome();
     const { session } = nodes.join(join, codec.name);
     await nodes.save();
     await log({ event: 'joined', client: name, task, codec: codec.name });

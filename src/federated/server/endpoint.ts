@@ -10,6 +10,9 @@ import { MAX_MESSAGE, REFUSAL_STATUS, Refusal, SESSION_HEADER, WINDOW } from './
 
 const IDLE_MS = 120_000;
 const DRAIN_MS = 5000;
+/** Connections that have not shown yet that they may be here: so many, the oldest goes first, and for so long. */
+const STRANGERS = 128;
+const STRANGER_MS = 10_000;
 const MAX_STREAMS = 32;
 const MAX_HEADERS = 16 * 1024;
 
@@ -21,17 +24,21 @@ export class Request {
   readonly stream: http2.ServerHttp2Stream;
   /** Whoever the credentials prove; undefined where none are asked for. */
   readonly identity: string | undefined;
+  /** Whoever asks may be here. */
+  readonly welcome: () => void;
 
   constructor(
     stream: http2.ServerHttp2Stream,
     headers: http2.IncomingHttpHeaders,
     identity: string | undefined,
+    welcome: () => void,
   ) {
     this.method = headers[':method'] ?? '';
     this.path = headers[':path'] ?? '';
     this.headers = headers;
     this.stream = stream;
     this.identity = identity;
+    this.welcome = welcome;
   }
 
   get session(): string | undefined {
@@ -93,6 +100,8 @@ export class Endpoint {
   readonly #sessions = new Set<http2.ServerHttp2Session>();
   /** What is behind the sessions: one that is closing does not end while its line is cut. */
   readonly #sockets = new Set<Socket>();
+  /** By port of the other side: behind TLS a session has another socket. */
+  readonly #strangers = new Map<string, Socket>();
   readonly #identify: Identify;
 
   constructor(options: EndpointOptions) {
@@ -116,7 +125,21 @@ export class Endpoint {
       : http2.createServer({ settings });
     this.#server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket);
-      socket.once('close', () => this.#sockets.delete(socket));
+      const from = origin(socket);
+      this.#strangers.set(from, socket);
+      const late = setTimeout(() => {
+        if (this.#strangers.get(from) === socket) socket.destroy();
+      }, STRANGER_MS);
+      socket.once('close', () => {
+        clearTimeout(late);
+        this.#sockets.delete(socket);
+        if (this.#strangers.get(from) === socket) this.#strangers.delete(from);
+      });
+      if (this.#strangers.size > STRANGERS) {
+        const [[name, oldest] = []] = this.#strangers;
+        this.#strangers.delete(name ?? '');
+        oldest?.destroy();
+      }
     });
     this.#server.on('session', (session: http2.ServerHttp2Session) => {
       this.#sessions.add(session);
@@ -157,10 +180,13 @@ export class Endpoint {
 
   async #serve(stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders): Promise<void> {
     const address = stream.session?.socket?.remoteAddress ?? '';
+    const from = origin(stream.session?.socket);
     let identity: string | undefined;
     try {
       identity = this.#identify(stream.session?.socket, headers.authorization);
-      const answer = await this.#options.answer(new Request(stream, headers, identity));
+      const answer = await this.#options.answer(
+        new Request(stream, headers, identity, () => this.#strangers.delete(from)),
+      );
       send(stream, answer);
     } catch (error) {
       if (stream.destroyed && !(error instanceof Refusal)) return;
@@ -171,6 +197,10 @@ export class Endpoint {
       send(stream, { status: REFUSAL_STATUS[code], headers: refusal.headers, body: { code, message } });
     }
   }
+}
+
+function origin(socket: Socket | undefined): string {
+  return `${socket?.remoteAddress} ${socket?.remotePort}`;
 }
 
 /** What went wrong inside is told to the server's own people. */

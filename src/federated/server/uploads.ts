@@ -9,6 +9,7 @@ import type { z } from 'zod';
 import { codeOf, ioError, messageOf } from '../../errors.js';
 import type { TensorData, Tensors } from '../../native/core.js';
 import { native } from '../../native.js';
+import { opened } from '../../run/files.js';
 import { validated } from '../../validation.js';
 import type { UpdateCodec } from '../compression.js';
 import { OFFSET_HEADER, Refusal, updateSchema } from './protocol.js';
@@ -60,7 +61,7 @@ export async function receive(
   const hash = createHash('sha256');
   if (upload.offset > 0) for await (const chunk of createReadStream(part)) hash.update(chunk as Uint8Array);
   let size = upload.offset;
-  const file = await open(part, 'a').catch((error) => {
+  const file = await opened(part, 'a').catch((error) => {
     throw ioError(error, `write ${part}`);
   });
   try {
