@@ -122,8 +122,9 @@ describe('uploads of one client', () => {
 });
 
 test('connections that ask for nothing make room for others', async () => {
-  const started = await startServer({ runDir: await temporaryFolder(), rounds: 1, minClients: 2 });
+  const started = await startServer({ runDir: await temporaryFolder(), rounds: 1 });
   const member = await BareClient.join(started.url, 0);
+  await member.task();
   const { hostname: host, port } = new URL(started.url);
   let closed = 0;
   const idle = Array.from({ length: 140 }, () => {
@@ -136,5 +137,25 @@ test('connections that ask for nothing make room for others', async () => {
   expect(await member.call('POST', '/v1/heartbeat', {})).toMatchObject({ status: 200 });
   for (const socket of idle) socket.destroy();
   member.close();
+  await started.stop();
+});
+
+test('the audit log tells of late answers to known tasks, once', async () => {
+  const started = await startServer({
+    runDir: await temporaryFolder(),
+    rounds: 1,
+    attempts: 2,
+    deadlineSeconds: 0.3,
+  });
+  const client = await BareClient.join(started.url, 0);
+  const { id } = await client.task();
+  await expect.poll(() => started.events.map(({ event }) => event)).toContain('deadline');
+  const headers = { 'upload-sha256': '0'.repeat(64), 'upload-length': '9', 'upload-offset': '0' };
+  for (const task of [id, id, 'x'.repeat(5000)])
+    expect(await client.call('PUT', `/v1/update/${task}`, {}, headers)).toMatchObject({ status: 409 });
+  expect(started.events.filter(({ event }) => event === 'late')).toMatchObject([
+    { client: 'site0', task: id },
+  ]);
+  client.close();
   await started.stop();
 });

@@ -82,6 +82,9 @@ export class Desk {
   /** Each client's last answer that counts. */
   readonly #last = new Map<string, { id: string; digest: string; round: number; seconds: number }>();
   #work: Work | undefined;
+  /** Tasks of this process in order, and the last one each client was late for. */
+  readonly #ids = new Map<string, number>();
+  readonly #late = new Map<string, number>();
   /** Before its first task a server that came back does not know what is late. */
   #begun = false;
   #over: 'no' | 'done' | 'closing' = 'no';
@@ -95,6 +98,7 @@ export class Desk {
   begin(work: Work): void {
     this.#work = work;
     this.#begun = true;
+    this.#ids.set(this.#idOf(work), this.#ids.size);
     this.#tasks.announce();
   }
 
@@ -162,7 +166,10 @@ export class Desk {
     if (route('PUT', PATHS.update)) return this.#update(node, request);
     if (route('POST', PATHS.evaluation)) return this.#evaluation(node, request);
     if (route('POST', PATHS.failure)) return this.#failure(node, request);
-    throw new Refusal('NOT_FOUND', `there is no ${method} ${path}; this server speaks version 1`);
+    throw new Refusal(
+      'NOT_FOUND',
+      `there is no ${method} ${path.slice(0, 200)}; this server speaks version 1`,
+    );
   }
 
   #client(request: Request): NodeRecord {
@@ -407,8 +414,15 @@ export class Desk {
   async #due(name: string, id: string, kind: Work['kind']): Promise<Work> {
     const work = this.#work;
     if (work?.kind === kind && this.#taskOf(name)?.id === id) return work;
-    await this.#options.log({ event: 'late', client: name, task: id });
-    throw new Refusal('LATE', `the task ${id} is over, or was answered before; this answer does not count`);
+    const place = this.#ids.get(id) ?? -1;
+    if (place > (this.#late.get(name) ?? -1)) {
+      this.#late.set(name, place);
+      await this.#options.log({ event: 'late', client: name, task: id });
+    }
+    throw new Refusal(
+      'LATE',
+      `the task ${id.slice(0, 200)} is over, or was answered before; this answer does not count`,
+    );
   }
 
   /** The answer to an update that was sent before. */

@@ -88,7 +88,7 @@ export interface ServerRound {
   /** Clients that were asked and did not answer, or not well. */
   failures: Failure[];
   evaluation?: EvaluationReport;
-  /** Bodies that travelled, by client: to the server (`up`) and back (`down`). */
+  /** Bodies that travelled, by client: to the server (`up`) and back (`down`); of a continued round, since the restart and updates that counted before. */
   bytes: { up: number; down: number; nodes: Record<string, { up: number; down: number }> };
   best?: { round: number; accuracy: number };
   timing: { seconds: number; trainSeconds: number; evaluateSeconds: number };

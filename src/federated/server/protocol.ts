@@ -72,20 +72,21 @@ export type Task = Exclude<Assignment, { kind: 'done' }>;
 
 export const heartbeatSchema = z.object({ task: z.string().nullable() });
 
-const metrics = z
-  .record(z.string().min(1).max(100), finite)
-  .refine((values) => Object.keys(values).length <= 100, 'Expected at most 100 numbers');
+const numbers = (value: z.ZodNumber) =>
+  z
+    .record(z.string().min(1).max(100), value)
+    .refine((values) => Object.keys(values).length <= 100, 'Expected at most 100 numbers');
 
 /** In the metadata of an update, as JSON under the key `duet`. */
 export const updateSchema = z.strictObject({
   samples: z.int().min(1),
   codec: z.string(),
-  metrics,
+  metrics: numbers(finite),
 });
 
 export const evaluationSchema = z.strictObject({
   samples: z.int().min(0),
-  accuracy: z.record(z.string().min(1).max(100), z.number().min(0).max(1)),
+  accuracy: numbers(z.number().min(0).max(1)),
 });
 
 export const failureSchema = z.strictObject({

@@ -197,7 +197,14 @@ export class DuetServer {
         if (usual || told || performance.now() - lastMs < REFUSAL_MS) return;
         lastMs = performance.now();
         const client = identity === undefined ? {} : { client: identity };
-        this.#log(audit, { event: 'refused', ...client, address, path, code, message }).catch(onError);
+        this.#log(audit, {
+          event: 'refused',
+          ...client,
+          address,
+          path: path.slice(0, 200),
+          code,
+          message,
+        }).catch(onError);
       },
     });
   }
@@ -378,8 +385,8 @@ export class DuetServer {
       shared: shared.hash,
       audit: '',
     };
-    if (losses.length > 0)
-      report.metrics.loss = losses.reduce((total, loss) => total + loss, 0) / losses.length;
+    const loss = losses.reduce((total, one) => total + one, 0) / losses.length;
+    if (Number.isFinite(loss)) report.metrics.loss = loss;
     const results = (open.closed?.evaluators ?? []).flatMap(({ name: client }): ClientEvaluation[] => {
       const result = open.evaluations.get(client);
       return result && 'samples' in result && result.samples > 0 ? [{ client, ...result }] : [];
