@@ -1,5 +1,6 @@
 /** Answers clients: who joins and leaves, what each is to do now, what it downloads, and what it sends back. */
 
+import { constants } from 'node:http2';
 import type { UpdateCodec } from '../compression.js';
 import type { Strategy } from '../strategies/strategy.js';
 import type { AuditEvent } from './audit.js';
@@ -258,14 +259,14 @@ export class Desk {
     if (headers['if-none-match'] === etag) return { status: 304, headers: { etag } };
     await this.#transfers.run(async () => {
       if (stream.destroyed) return;
-      stream.setTimeout(STALLED_MS, () => stream.destroy());
+      stream.setTimeout(STALLED_MS, () => stream.close(constants.NGHTTP2_CANCEL));
       stream.respond({
         ...{ ':status': 200, etag, 'content-type': 'application/octet-stream' },
         'content-length': shared.body.length,
       });
       const closed = new Promise((resolve) => stream.once('close', resolve));
       stream.end(shared.body);
-      const late = setTimeout(() => stream.destroy(), longest(shared.body.length));
+      const late = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), longest(shared.body.length));
       await closed;
       clearTimeout(late);
       if (stream.writableFinished) this.#count(name, 'down', shared.body.length);
@@ -300,7 +301,7 @@ export class Desk {
       const work = await this.#due(name, id, 'train');
       const upload = { part: await work.open.part(name, digest), offset, length, digest };
       await checkOffset(upload);
-      stream.setTimeout(STALLED_MS, () => stream.destroy());
+      stream.setTimeout(STALLED_MS, () => stream.close(constants.NGHTTP2_CANCEL));
       const endMs = performance.now() + longest(length - offset);
       request.proceed();
       await receive(stream, upload, (count) => {
@@ -311,7 +312,10 @@ export class Desk {
       stream.setTimeout(0);
       return upload;
     }, name);
-    const entry = { stop: () => begun && stream.destroy(), ended: received.catch(() => {}) };
+    const entry = {
+      stop: () => begun && stream.close(constants.NGHTTP2_CANCEL),
+      ended: received.catch(() => {}),
+    };
     this.#uploads.set(name, entry);
     older?.stop();
     let upload: Upload;

@@ -65,6 +65,7 @@ export async function receive(
     throw ioError(error, `write ${part}`);
   });
   try {
+    if (body.destroyed) throw new Refusal('CLOSING', 'the connection was lost');
     // A refusal is still to be answered on this stream.
     for await (const chunk of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>) {
       onBytes(chunk.length);
