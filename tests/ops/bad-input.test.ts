@@ -51,7 +51,11 @@ const ops: Record<string, Op> = {
         attributes: { activation: 3 },
         says: /text for attribute 'activation'/,
       },
-      { what: 'an unknown compute type', attributes: { compute: 'fp8' }, says: /'f32', 'tf32' or 'bf16'.*'fp8'/ },
+      {
+        what: 'an unknown compute type',
+        attributes: { compute: 'fp8' },
+        says: /'f32', 'tf32' or 'bf16'.*'fp8'/,
+      },
     ],
   },
   feed_forward: {
