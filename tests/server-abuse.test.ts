@@ -159,3 +159,14 @@ test('the audit log tells of late answers to known tasks, once', async () => {
   client.close();
   await started.stop();
 });
+
+test('a path that is none is said to be none, also before a client has joined', async () => {
+  const started = await startServer({ runDir: await temporaryFolder(), rounds: 1 });
+  const member = await BareClient.join(started.url, 0);
+  member.session = '';
+  for (const path of ['/v2/join', '/'])
+    expect(await member.call('POST', path, {})).toMatchObject({ status: 404, json: { code: 'NOT_FOUND' } });
+  expect(await member.call('POST', '/v1/heartbeat', {})).toMatchObject({ status: 410 });
+  member.close();
+  await started.stop();
+});

@@ -155,6 +155,11 @@ export class Desk {
     const { method, path } = request;
     const route = (wanted: string, prefix: string) => method === wanted && path.startsWith(prefix);
     if (route('POST', PATHS.join)) return this.#join(request);
+    const unknown = new Refusal(
+      'NOT_FOUND',
+      `there is no ${method} ${path.slice(0, 200)}; this server speaks version 1`,
+    );
+    if (!Object.values(PATHS).some((known) => path.startsWith(known))) throw unknown;
     const node = this.#client(request);
     this.#options.nodes.seen(node.name);
     if (route('GET', PATHS.task)) return this.#next(node, request);
@@ -167,10 +172,7 @@ export class Desk {
     if (route('PUT', PATHS.update)) return this.#update(node, request);
     if (route('POST', PATHS.evaluation)) return this.#evaluation(node, request);
     if (route('POST', PATHS.failure)) return this.#failure(node, request);
-    throw new Refusal(
-      'NOT_FOUND',
-      `there is no ${method} ${path.slice(0, 200)}; this server speaks version 1`,
-    );
+    throw unknown;
   }
 
   #client(request: Request): NodeRecord {
