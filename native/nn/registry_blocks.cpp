@@ -237,7 +237,7 @@ void runTransformerBlock(Call& call) {
   b.loadParameters();
   PictureGrid grid{shape[0], 1, shape[1], 1};
   TextTokens text = contextOf(b, call);
-  const Var out = block.spatial(b.c, b.tokens("x"), grid, text);
+  const Var out = block.feed(b.c, block.attendPictures(b.c, b.tokens("x"), grid, text));
   b.finishTokens(out, shape);
 }
 

@@ -5,6 +5,7 @@
 #include "nn/gated.h"
 #include "nn/group_norm.h"
 #include "nn/linear.h"
+#include "nn/merged_linear.h"
 #include "nn/norm.h"
 #include "nn/temporal_attention.h"
 
@@ -63,8 +64,17 @@ TransformerBlock::TransformerBlock(ParameterList& list, const std::string& name,
   list.linear(name + "ff.net.2", second_, s.inner, 4 * s.inner);
 }
 
-Var TransformerBlock::feed(Context& c, const Var& x) {
-  return gatedFeedForward(c, normed(c, x, norm3_), first_.use, &first_.bias, second_.use, &second_.bias, x);
+Var TransformerBlock::gated(Context& c, const Var& h, LinearLayer& last, const Var& residual) {
+  return gatedFeedForward(c, normed(c, h, norm3_), first_.use, &first_.bias, last.use, &last.bias, residual);
+}
+
+Var TransformerBlock::feed(Context& c, const Var& h) { return gated(c, h, second_, h); }
+
+Var TransformerBlock::feedThrough(Context& c, const Var& h, LinearLayer& projection, const Var& x) {
+  if (!mergingPays(second_, projection, h.value.rowCount()))
+    return projected(c, cast(c, feed(c, h), c.compute), projection, x);
+  const auto merged = mergedLinear(c, second_, projection);
+  return gated(c, h, *merged, projected(c, cast(c, h, c.compute), projection, x));
 }
 
 Var TransformerBlock::keysAndValues(Context& c, TextTokens& text) {
@@ -84,7 +94,7 @@ Var TransformerBlock::attendOwn(Context& c, const Var& x, const PictureGrid& gri
   return projected(c, selfAttention(c, qkv, pictures, 0.0f), out1_, x);
 }
 
-Var TransformerBlock::spatial(Context& c, const Var& x, PictureGrid& grid, TextTokens& text) {
+Var TransformerBlock::attendPictures(Context& c, const Var& x, PictureGrid& grid, TextTokens& text) {
   Var h = attendOwn(c, x, grid);
   Var q = linear(c, normed(c, h, norm2_), q2_.use, nullptr, inComputeType(c));
   if (text.clips != grid.clips) {
@@ -102,10 +112,10 @@ Var TransformerBlock::spatial(Context& c, const Var& x, PictureGrid& grid, TextT
     q = Var{};
     h = projected(c, attended, out2_, h);
   }
-  return feed(c, h);
+  return h;
 }
 
-Var TransformerBlock::temporal(Context& c, const Var& x, const PictureGrid& grid, const uint8_t* keep) {
+Var TransformerBlock::attendFrames(Context& c, const Var& x, const PictureGrid& grid, const uint8_t* keep) {
   Var h = x;
   const auto attend = [&](NormLayer& norm, LinearLayer& qkv, LinearLayer& out) {
     const Var stacked = linear(c, normed(c, h, norm), qkv.use, nullptr, inComputeType(c));
@@ -113,7 +123,7 @@ Var TransformerBlock::temporal(Context& c, const Var& x, const PictureGrid& grid
   };
   attend(norm1_, qkv1_, out1_);
   attend(norm2_, kv2_, out2_);
-  return feed(c, h);
+  return h;
 }
 
 TransformerEnds::TransformerEnds(ParameterList& list, const std::string& name, const TransformerShape& s)
@@ -132,20 +142,17 @@ Var TransformerEnds::enter(Context& c, const Var& x, const PictureGrid& grid, bo
   return linear(c, groupNorm(c, x, grid, norm.gamma, norm.beta, options), projIn.use, &projIn.bias);
 }
 
-Var TransformerEnds::leave(Context& c, const Var& hidden, const Var& x) {
-  return projected(c, cast(c, hidden, c.compute), projOut, x);
-}
-
 Var SpatialTransformer::forward(Context& c, const Var& x, PictureGrid& grid, TextTokens& text) {
   const int64_t clips = grid.clips;
-  const Var h = block_.spatial(c, ends_.enter(c, x, grid, false), grid, text);
-  if (grid.clips == clips) return ends_.leave(c, h, x);
-  return ends_.leave(c, h, Var{repeated(c.tape, x.value, grid.clips / clips), -1});
+  const Var h = block_.attendPictures(c, ends_.enter(c, x, grid, false), grid, text);
+  const int64_t copies = grid.clips / clips;
+  return block_.feedThrough(c, h, ends_.projOut,
+                            copies == 1 ? x : Var{repeated(c.tape, x.value, copies), -1});
 }
 
 Var TemporalTransformer::forward(Context& c, const Var& x, const PictureGrid& grid, const uint8_t* keep) {
   const Var h = ends_.enter(c, zeroHiddenFrames(c, x, grid, keep), grid, true);
-  return ends_.leave(c, block_.temporal(c, h, grid, keep), x);
+  return block_.feedThrough(c, block_.attendFrames(c, h, grid, keep), ends_.projOut, x);
 }
 
 TemporalEncoder::TemporalEncoder(ParameterList& list, const std::string& name, int64_t width, int64_t heads,

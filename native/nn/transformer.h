@@ -40,15 +40,20 @@ class TransformerBlock {
  public:
   TransformerBlock(ParameterList& list, const std::string& name, const TransformerShape& shape);
 
-  /// Sequences are pictures; attn2 reads the text. See SpatialTransformer for `grid`.
-  Var spatial(Context& context, const Var& x, PictureGrid& grid, TextTokens& text);
-  /// Sequences are pixels over the frames.
-  Var temporal(Context& context, const Var& x, const PictureGrid& grid, const uint8_t* keep);
+  /// The attentions. Sequences are pictures; attn2 reads the text. See SpatialTransformer for `grid`.
+  Var attendPictures(Context& context, const Var& x, PictureGrid& grid, TextTokens& text);
+  /// The same where sequences are pixels over the frames.
+  Var attendFrames(Context& context, const Var& x, const PictureGrid& grid, const uint8_t* keep);
+  /// h + S g(h), the rest of the block.
+  Var feed(Context& context, const Var& h);
+  /// P (h + S g(h)) + p + x. Where P has fewer outputs than S it is P h + (P S) g(h) + ..., with fewer
+  /// products.
+  Var feedThrough(Context& context, const Var& h, LinearLayer& projection, const Var& x);
 
  private:
   Var keysAndValues(Context& context, TextTokens& text);
   Var attendOwn(Context& context, const Var& x, const PictureGrid& grid);
-  Var feed(Context& context, const Var& x);
+  Var gated(Context& context, const Var& h, LinearLayer& last, const Var& residual);
 
   int64_t heads_;
   NormLayer norm1_, norm2_, norm3_;
@@ -61,7 +66,6 @@ class TransformerBlock {
 struct TransformerEnds {
   TransformerEnds(ParameterList& list, const std::string& name, const TransformerShape& shape);
   Var enter(Context& context, const Var& x, const PictureGrid& grid, bool acrossFrames);
-  Var leave(Context& context, const Var& hidden, const Var& x);
 
   int64_t groups;
   NormLayer norm;
