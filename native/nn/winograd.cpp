@@ -8,15 +8,24 @@ namespace duet {
 
 namespace {
 
-WinogradPictures picturesOf(const PictureGrid& grid) { return {grid.pictures(), grid.height, grid.width}; }
+/// Tiles that share the work of transforming the kernel.
+constexpr int64_t kFewestTiles = 64;
+
+/// Pictures in tiles of 4x4 pixels where that saves products, otherwise of 2x2.
+WinogradPictures picturesOf(const PictureGrid& grid) {
+  const WinogradPictures small{grid.pictures(), grid.height, grid.width, 2};
+  const WinogradPictures large{grid.pictures(), grid.height, grid.width, 4};
+  const bool saves = 4 * 36 * large.tiles() < 3 * 16 * small.tiles();
+  return saves && large.tiles() >= kFewestTiles ? large : small;
+}
 
 }  // namespace
 
 bool winogradPays(const PictureGrid& grid, const ConvolutionKernel& kernel, const ConvolutionOptions& options,
                   DType compute) {
   return backend().winograd.convolve && compute == DType::f32 && options.stride == 1 &&
-         std::min(kernel.in(), kernel.out()) >= 16 && picturesOf(grid).tiles() >= 64 && grid.height >= 2 &&
-         grid.width >= 2;
+         std::min(kernel.in(), kernel.out()) >= 16 && picturesOf(grid).tiles() >= kFewestTiles &&
+         grid.height >= 2 && grid.width >= 2;
 }
 
 void winogradConvolve(Tape& tape, const PictureGrid& grid, const ConvolutionKernel& kernel, bool back,
@@ -24,10 +33,11 @@ void winogradConvolve(Tape& tape, const PictureGrid& grid, const ConvolutionKern
   const WinogradKernels& ops = backend().winograd;
   const Weights& weights = kernel.weights;
   const int64_t in = kernel.in(), out = kernel.out();
-  const Tensor transformed = tape.empty({ops.kernelFloats(in, out)});
-  ops.transformKernel(weights.parameter->f32() + weights.firstRow * weights.in(), in, out, back,
-                      transformed.f32());
-  ops.convolve({picturesOf(grid), back ? out : in, back ? in : out, from.f32(), transformed.f32(),
+  const WinogradPictures pictures = picturesOf(grid);
+  const Tensor transformed = tape.empty({ops.kernelFloats(pictures.side, in, out)});
+  ops.transformKernel(pictures.side, weights.parameter->f32() + weights.firstRow * weights.in(), in, out,
+                      back, transformed.f32());
+  ops.convolve({pictures, back ? out : in, back ? in : out, from.f32(), transformed.f32(),
                 bias ? bias->f32() : nullptr, residual, to.f32()});
 }
 

@@ -61,6 +61,7 @@ inline void productColumns(const TileProduct& p, const float* b, float* c) {
   for (; i + kProductRowsOf<N> <= p.rows; i += kProductRowsOf<N>)
     productTile<kProductRowsOf<N>, N>(p, p.a + i * p.aRow, b, c + i * p.cRow);
   for (; i + 4 <= p.rows; i += 4) productTile<4, N>(p, p.a + i * p.aRow, b, c + i * p.cRow);
+  for (; i + 2 <= p.rows; i += 2) productTile<2, N>(p, p.a + i * p.aRow, b, c + i * p.cRow);
   for (; i < p.rows; ++i) productTile<1, N>(p, p.a + i * p.aRow, b, c + i * p.cRow);
 }
 

@@ -56,6 +56,8 @@ describe('convolution', () => {
         ['channels of more than a tile', grid(1, 1, 9, 8), 40, 72],
         ["Winograd's method in f32, even pictures", grid(2, 8, 4, 4), 16, 32],
         ["Winograd's method in f32, odd pictures", grid(2, 2, 9, 7), 17, 35],
+        ["Winograd's method in f32 with tiles of 4x4, even pictures", grid(2, 8, 8, 8), 16, 32],
+        ["Winograd's method in f32 with tiles of 4x4, odd pictures", grid(2, 4, 11, 13), 35, 17],
         ["Winograd's method in f32, more than a run of tiles", grid(1, 1, 46, 47), 16, 16],
       ])('%s', async (_, at, channels, outputs) => {
         await check(at, channels, outputs, compute);
