@@ -10,7 +10,8 @@
 // `published`: text states, time embedding and their projections are repeated for every frame; guidance runs the whole network
 // for both texts in every step. It equals what PyTorch's `FlopCounterMode` counts in the peer.
 // `ours`: projections of time and keys and values of the text once a clip; sampling: keys and values of the text and the
-// T5 projection once per generation, and one pass for both texts up to the first cross attention.
+// T5 projection once per generation, and one pass for both texts up to the first cross attention; a block's last layer and
+// a narrower projection behind it as one. Convolutions count as they are written, however few products they take.
 
 export interface ClipShape {
   clips: number;
@@ -150,9 +151,14 @@ export function workOfClip(s: ClipShape, order: WorkOrder, sampling?: { steps: n
     const pictures = clips * c * at.height * at.width;
     for (let i = 0; i < 4; i++) counter.product(part, pictures, 9 * frames, frames, every());
   };
-  const feedForward = (part: string, at: Level, d: number): void => {
+  /** And the projection out to c columns. */
+  const feedForward = (part: string, at: Level, d: number, c: number): void => {
+    const rows = clips * frames * at.height * at.width;
+    const merges = ours && rows * (d - c) > c * d;
     linear(part, at, d, 8 * d);
-    linear(part, at, 4 * d, d);
+    if (merges) counter.product(part, c, d, 4 * d, every());
+    linear(part, at, 4 * d, merges ? c : d);
+    linear(part, at, d, c);
   };
   const temporal = (at: Level, c: number, d: number): void => {
     const part = 'temporal transformers';
@@ -160,8 +166,7 @@ export function workOfClip(s: ClipShape, order: WorkOrder, sampling?: { steps: n
     for (let i = 0; i < 8; i++) linear(part, at, d, d);
     for (let i = 0; i < 2; i++)
       counter.attention(part, [clips * at.height * at.width, frames, frames, d], every());
-    feedForward(part, at, d);
-    linear(part, at, d, c);
+    feedForward(part, at, d, c);
   };
   const spatial = (at: Level, c: number): void => {
     const part = 'spatial transformers';
@@ -171,8 +176,8 @@ export function workOfClip(s: ClipShape, order: WorkOrder, sampling?: { steps: n
     clips = texts;
     for (let i = 0; i < 2; i++) counter.product(part, textRows, s.cross_attention_dim, c, perText(backward));
     counter.attention(part, [clips * frames, pixels, s.textTokens + s.t5Tokens, c], every());
-    for (let i = 0; i < 2; i++) linear(part, at, c, c); // out of attn2, out
-    feedForward(part, at, c);
+    linear(part, at, c, c); // out of attn2
+    feedForward(part, at, c, c);
   };
   const transformers = (at: Level, c: number): void => {
     spatial(at, c);
